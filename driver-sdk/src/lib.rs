@@ -1,0 +1,2 @@
+//! Everything a compute driver needs, except the platform.
+#![warn(missing_docs)]

@@ -1,0 +1,1 @@
+//! The process driver: sandboxes made of Linux namespaces, with nothing to install.

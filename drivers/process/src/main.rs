@@ -1,0 +1,8 @@
+//! The process driver.
+use std::process::ExitCode;
+
+#[allow(clippy::print_stderr, reason = "nothing else exists yet")]
+fn main() -> ExitCode {
+    eprintln!("cofferdam-driver-process: not implemented yet");
+    ExitCode::from(125)
+}

@@ -1,0 +1,1 @@
+//! The gateway: admission, readiness, callbacks, execution, output and records, for any platform.

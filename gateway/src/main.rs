@@ -1,0 +1,8 @@
+//! The gateway service.
+use std::process::ExitCode;
+
+#[allow(clippy::print_stderr, reason = "nothing else exists yet")]
+fn main() -> ExitCode {
+    eprintln!("cofferdam-gateway: not implemented yet");
+    ExitCode::from(125)
+}
