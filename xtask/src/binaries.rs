@@ -1,0 +1,141 @@
+//! Builds the product's binaries and collects them as an installation would have them:
+//!
+//! ```text
+//! <target>/cofferdam/bin/      cofferdam  cofferdam-gateway
+//! <target>/cofferdam/libexec/  cofferdam-driver-process  cofferdam-process-shim  cofferdam-supervisor
+//! ```
+//!
+//! The supervisor is built apart: static, for it runs in file systems that are not ours.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result};
+
+use crate::workspace;
+
+const PACKAGES: &[&str] = &[
+    "cofferdam-cli",
+    "cofferdam-gateway",
+    "cofferdam-driver-process",
+];
+const BIN: &[&str] = &["cofferdam", "cofferdam-gateway"];
+const LIBEXEC: &[&str] = &["cofferdam-driver-process", "cofferdam-process-shim"];
+const SUPERVISOR: &str = "cofferdam-supervisor";
+
+/// Where the collected binaries are.
+#[derive(Debug)]
+pub(crate) struct Collected {
+    pub(crate) bin: PathBuf,
+    pub(crate) libexec: PathBuf,
+}
+
+impl Collected {
+    /// Tells a program of ours, or a test of it, where its parts are.
+    pub(crate) fn point(&self, command: &mut Command) {
+        command
+            .env("COFFERDAM_BIN_DIR", &self.bin)
+            .env("COFFERDAM_LIBEXEC", &self.libexec);
+    }
+}
+
+/// Builds everything a sandbox needs. `release` is about gateway, CLI and drivers; the supervisor
+/// is always optimised, because its size and speed are part of what is tested.
+pub(crate) fn build(release: bool) -> Result<Collected> {
+    let target = workspace::target_dir()?;
+    let triple = workspace::host_triple()?;
+    workspace::cargo_build(
+        "building the supervisor (static, optimised; about a minute the first time)",
+        &mut supervisor_command(&triple),
+    )?;
+    let mut command = workspace::cargo();
+    command.arg("build");
+    for package in PACKAGES {
+        command.args(["--package", package]);
+    }
+    if release {
+        command.arg("--release");
+    }
+    workspace::cargo_build(
+        "building gateway, CLI and process driver (a minute or two the first time)",
+        &mut command,
+    )?;
+
+    let built = target.join(if release { "release" } else { "debug" });
+    let home = target.join("cofferdam");
+    let collected = Collected {
+        bin: home.join("bin"),
+        libexec: home.join("libexec"),
+    };
+    for name in BIN {
+        collect(&built.join(name), &collected.bin)?;
+    }
+    for name in LIBEXEC {
+        collect(&built.join(name), &collected.libexec)?;
+    }
+    collect(
+        &target.join(&triple).join("supervisor").join(SUPERVISOR),
+        &collected.libexec,
+    )?;
+    Ok(collected)
+}
+
+/// Without `--target` the static flag would reach proc macros, which cannot be static.
+fn supervisor_command(triple: &str) -> Command {
+    let mut flags = std::env::var("RUSTFLAGS").unwrap_or_default();
+    if !flags.is_empty() {
+        flags.push(' ');
+    }
+    flags.push_str("-C target-feature=+crt-static");
+    let mut command = workspace::cargo();
+    command
+        .args(["build", "--package", SUPERVISOR, "--bin", SUPERVISOR])
+        .args(["--profile", "supervisor", "--target", triple])
+        .env("RUSTFLAGS", flags);
+    command
+}
+
+/// Puts a built file into `dir` by rename, so that a copy in use keeps its inode.
+fn collect(built: &Path, dir: &Path) -> Result<()> {
+    let name = built.file_name().context("a binary has a name")?;
+    let place = dir.join(name);
+    let source = fs::metadata(built).with_context(|| format!("find {}", built.display()))?;
+    if fs::metadata(&place)
+        .is_ok_and(|present| present.ino() == source.ino() && present.dev() == source.dev())
+    {
+        return Ok(());
+    }
+    fs::create_dir_all(dir).with_context(|| format!("create {}", dir.display()))?;
+    let fresh = dir.join(format!(
+        ".{}.{}",
+        name.to_string_lossy(),
+        std::process::id()
+    ));
+    if fs::hard_link(built, &fresh).is_err() {
+        fs::copy(built, &fresh).with_context(|| format!("copy {}", built.display()))?;
+    }
+    fs::rename(&fresh, &place).with_context(|| format!("put {} in place", place.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn collecting_replaces_an_older_file_and_is_idempotent() {
+        let dir = tempfile::tempdir().unwrap();
+        let built = dir.path().join("tool");
+        let home = dir.path().join("home");
+        for content in ["one", "two"] {
+            // As a linker does: a new file, not the old one written over.
+            let _ = fs::remove_file(&built);
+            fs::write(&built, content).unwrap();
+            collect(&built, &home).unwrap();
+            collect(&built, &home).unwrap();
+            assert_eq!(fs::read_to_string(home.join("tool")).unwrap(), content);
+        }
+        assert_eq!(fs::read_dir(&home).unwrap().count(), 1);
+    }
+}
