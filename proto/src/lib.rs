@@ -18,6 +18,8 @@
 /// server reflection.
 pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!("gen/descriptors.bin");
 
+pub mod hello;
+
 /// Between gateway and driver.
 pub mod compute {
     /// Version 1 of the driver contract.

@@ -41,29 +41,36 @@ impl Collected {
     }
 }
 
-/// Builds everything a sandbox needs. `release` is about gateway, CLI and drivers; the supervisor
-/// is always optimised, because its size and speed are part of what is tested.
-pub(crate) fn build(release: bool) -> Result<Collected> {
+/// How gateway, CLI and drivers are built. The supervisor is always optimised, because its size
+/// and speed are part of what is tested.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Build {
+    /// Quick to build.
+    Debug,
+    Release,
+    /// As `Debug`, with all test targets: `cargo test` then finds everything built, with the same
+    /// features.
+    Tests,
+}
+
+/// Builds everything a sandbox needs.
+pub(crate) fn build(how: Build) -> Result<Collected> {
     let target = workspace::target_dir()?;
     let triple = workspace::host_triple()?;
     workspace::cargo_build(
         "building the supervisor (static, optimised; about a minute the first time)",
         &mut supervisor_command(&triple),
     )?;
-    let mut command = workspace::cargo();
-    command.arg("build");
-    for package in PACKAGES {
-        command.args(["--package", package]);
-    }
-    if release {
-        command.arg("--release");
-    }
     workspace::cargo_build(
-        "building gateway, CLI and process driver (a minute or two the first time)",
-        &mut command,
+        "building gateway, CLI and drivers (a minute or two the first time)",
+        &mut main_command(how),
     )?;
 
-    let built = target.join(if release { "release" } else { "debug" });
+    let built = target.join(if how == Build::Release {
+        "release"
+    } else {
+        "debug"
+    });
     let home = target.join("cofferdam");
     let collected = Collected {
         bin: home.join("bin"),
@@ -80,6 +87,23 @@ pub(crate) fn build(release: bool) -> Result<Collected> {
         &collected.libexec,
     )?;
     Ok(collected)
+}
+
+fn main_command(how: Build) -> Command {
+    let mut command = workspace::cargo();
+    command.arg("build");
+    match how {
+        Build::Tests => {
+            command.args(["--workspace", "--all-targets"]);
+        }
+        Build::Debug | Build::Release => {
+            command.args(PACKAGES.iter().flat_map(|package| ["--package", package]));
+        }
+    }
+    if how == Build::Release {
+        command.arg("--release");
+    }
+    command
 }
 
 /// Without `--target` the static flag would reach proc macros, which cannot be static.

@@ -1,16 +1,10 @@
-//! `cargo xtask codegen`: the .proto files become `proto/src/gen`, without protoc.
-//!
-//! The compiler hides behind the feature `codegen`; without it this task starts itself again with
-//! the feature on. Output is deterministic, so `--check` can compare byte by byte.
+//! `cargo xtask codegen`: builds the protobuf compiler (`xtask/codegen`) and runs it.
 
-#[cfg(feature = "codegen")]
-mod compile;
-#[cfg(feature = "codegen")]
-mod redact;
+use std::process::{Command, ExitCode};
 
-use std::process::ExitCode;
+use anyhow::{Context, Result};
 
-use anyhow::Result;
+use crate::workspace;
 
 /// Generates proto/src/gen from proto/cofferdam/**/*.proto.
 #[derive(Debug, clap::Args)]
@@ -20,39 +14,30 @@ pub(crate) struct Args {
     pub(crate) check: bool,
 }
 
-#[cfg(feature = "codegen")]
 pub(crate) fn main(args: Args) -> Result<ExitCode> {
-    let differing = compile::run(&crate::workspace::root().join("proto"), args.check)?;
-    for path in &differing {
-        let verb = if args.check { "differs" } else { "written" };
-        eprintln!("codegen: {verb}: {}", path.display());
-    }
-    if args.check && !differing.is_empty() {
-        eprintln!(
-            "codegen: the generated code is not what the .proto files say; run `cargo xtask codegen`"
-        );
-        return Ok(ExitCode::FAILURE);
-    }
-    Ok(ExitCode::SUCCESS)
-}
-
-#[cfg(not(feature = "codegen"))]
-pub(crate) fn main(args: Args) -> Result<ExitCode> {
-    use crate::workspace;
-
     let mut build = workspace::cargo();
-    build.args(["build", "--package", "xtask", "--features", "codegen"]);
-    // A directory of its own: the running binary must not be replaced by the other feature set.
-    let target = workspace::target_dir()?.join("xtask-codegen");
-    build.arg("--target-dir").arg(&target);
+    build.args([
+        "build",
+        "--package",
+        "xtask",
+        "--features",
+        "codegen",
+        "--bin",
+        "xtask-codegen",
+    ]);
     workspace::cargo_build(
         "building the protobuf compiler (only when it is needed)",
         &mut build,
     )?;
 
-    let mut again = std::process::Command::new(target.join("debug/xtask"));
-    again.arg("codegen").args(args.check.then_some("--check"));
-    let status = again.status()?;
+    let program = workspace::target_dir()?.join("debug/xtask-codegen");
+    let mut compiler = Command::new(program);
+    compiler
+        .arg(workspace::root().join("proto"))
+        .args(args.check.then_some("--check"));
+    let status = compiler
+        .status()
+        .with_context(|| format!("start {}", workspace::show(&compiler)))?;
     Ok(if status.success() {
         ExitCode::SUCCESS
     } else {

@@ -6,7 +6,8 @@ use std::process::{Command, ExitCode};
 
 use anyhow::{Context, Result};
 
-use crate::{binaries, workspace};
+use crate::binaries::{self, Build};
+use crate::workspace;
 
 /// Builds what is needed, then becomes `cofferdam run -- COMMAND...`.
 #[derive(Debug, clap::Args)]
@@ -23,7 +24,11 @@ pub(crate) struct Args {
 /// Returns only when it fails before the command starts: afterwards this process *is* the CLI, so
 /// terminal, signals and exit code need no passing on.
 pub(crate) fn main(args: Args) -> Result<ExitCode> {
-    let collected = binaries::build(args.release)?;
+    let collected = binaries::build(if args.release {
+        Build::Release
+    } else {
+        Build::Debug
+    })?;
     let mut command = Command::new(collected.bin.join("cofferdam"));
     command.args(["run", "--"]).args(&args.command);
     collected.point(&mut command);

@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 
-use crate::{binaries, tidy, workspace};
+use crate::binaries::{self, Build};
+use crate::{tidy, workspace};
 
 /// Builds the binaries and runs all tests against them, plus the checks.
 #[derive(Debug, clap::Args)]
@@ -42,7 +43,7 @@ pub(crate) fn main(args: Args) -> Result<ExitCode> {
     }
     let mut collected = None;
     stages.run("build", || {
-        collected = Some(binaries::build(false)?);
+        collected = Some(binaries::build(Build::Tests)?);
         Ok(())
     })?;
     stages.run("test", || {
@@ -60,6 +61,20 @@ pub(crate) fn main(args: Args) -> Result<ExitCode> {
         }
         workspace::check(&mut command)
     })?;
+    if args.filter.is_none() {
+        stages.run("codegen", || {
+            let own = [
+                "test",
+                "--package",
+                "xtask",
+                "--features",
+                "codegen",
+                "--bin",
+                "xtask-codegen",
+            ];
+            workspace::check(workspace::cargo().args(own))
+        })?;
+    }
     stages.print();
     Ok(ExitCode::SUCCESS)
 }

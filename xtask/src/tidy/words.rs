@@ -86,7 +86,7 @@ fn has_word(line: &str, word: &str) -> bool {
     })
 }
 
-/// The path starts here: `/elsewhere/work/` is not `/work/`.
+/// The path starts here: the tail of a longer path does not count.
 fn has_path(line: &str, part: &str) -> bool {
     line.match_indices(part).any(|(start, _)| {
         let before = line[..start].chars().next_back();

@@ -15,13 +15,13 @@ use prost_reflect::{
 
 /// The messages whose `Debug` is ours.
 #[derive(Debug)]
-pub(super) struct Redacted {
+pub(crate) struct Redacted {
     /// Outermost affected messages; what is nested in them follows.
     roots: Vec<MessageDescriptor>,
 }
 
 /// Finds every message with a secret field.
-pub(super) fn plan(pool: &DescriptorPool) -> Redacted {
+pub(crate) fn plan(pool: &DescriptorPool) -> Redacted {
     let with_secrets: Vec<_> = pool
         .all_messages()
         .filter(|message| {
@@ -48,7 +48,7 @@ pub(super) fn plan(pool: &DescriptorPool) -> Redacted {
 
 impl Redacted {
     /// What to tell prost: leading dot, so that nothing else matches by suffix.
-    pub(super) fn skip_debug_paths(&self) -> Vec<String> {
+    pub(crate) fn skip_debug_paths(&self) -> Vec<String> {
         self.roots
             .iter()
             .map(|message| format!(".{}", message.full_name()))
@@ -56,7 +56,7 @@ impl Redacted {
     }
 
     /// The impls for one package, to be appended to its generated file.
-    pub(super) fn impls(&self, package: &str) -> Result<String> {
+    pub(crate) fn impls(&self, package: &str) -> Result<String> {
         let mut out = String::new();
         for message in self
             .roots
@@ -191,4 +191,61 @@ fn ident(name: &str) -> Result<String> {
     } else {
         name.to_owned()
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    const PROTO: &str = r#"
+        syntax = "proto3";
+        package p.v1;
+        import "google/protobuf/descriptor.proto";
+        extend google.protobuf.FieldOptions { bool secret = 50901; }
+        message Open { string name = 1; }
+        message Vault {
+          string type = 1;
+          bytes key = 2 [(secret) = true];
+          oneof by { string label = 3; string pin = 4 [(secret) = true]; }
+          message Inner { optional uint32 size = 1; map<string, string> notes = 2 [(secret) = true]; }
+          enum Kind { KIND_UNSPECIFIED = 0; }
+          Inner inner = 5;
+        }
+    "#;
+
+    fn plan_of(proto: &str) -> Redacted {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("p.proto"), proto).unwrap();
+        let mut compiler = protox::Compiler::new([dir.path()]).unwrap();
+        compiler.include_imports(true).open_file("p.proto").unwrap();
+        plan(&compiler.descriptor_pool())
+    }
+
+    #[test]
+    fn only_messages_with_secrets_lose_their_debug() {
+        assert_eq!(plan_of(PROTO).skip_debug_paths(), [".p.v1.Vault"]);
+    }
+
+    #[test]
+    fn everything_nested_in_such_a_message_gets_a_debug_again() {
+        let impls = plan_of(PROTO).impls("p.v1").unwrap();
+        for path in ["Vault", "vault::By", "vault::Inner", "vault::Kind"] {
+            assert!(
+                impls.contains(&format!("impl ::core::fmt::Debug for {path} {{")),
+                "{impls}"
+            );
+        }
+        assert!(impls.contains(r#".field("type", &self.r#type)"#), "{impls}");
+        for secret in ["self.key", "self.notes", "Pin(value)"] {
+            assert!(!impls.contains(secret), "{impls}");
+        }
+        assert_eq!(impls.matches("[redacted]").count(), 3);
+    }
+
+    #[test]
+    fn another_package_gets_nothing() {
+        assert_eq!(plan_of(PROTO).impls("q.v1").unwrap(), "");
+    }
 }
