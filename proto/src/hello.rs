@@ -170,13 +170,17 @@ fn parse(bytes: &[u8]) -> Parsed {
 
 fn find_magic(bytes: &[u8], from: usize) -> Option<usize> {
     let tail = bytes.get(from..)?;
-    tail.windows(MAGIC.len()).position(|window| window == MAGIC).map(|at| from + at)
+    tail.windows(MAGIC.len())
+        .position(|window| window == MAGIC)
+        .map(|at| from + at)
 }
 
 /// Where a magic may begin that the buffer's end cuts off; the buffer's length if nowhere.
 fn magic_prefix_at_end(bytes: &[u8]) -> usize {
     let earliest = bytes.len().saturating_sub(MAGIC.len() - 1);
-    (earliest..bytes.len()).find(|&at| MAGIC.starts_with(&bytes[at..])).unwrap_or(bytes.len())
+    (earliest..bytes.len())
+        .find(|&at| MAGIC.starts_with(&bytes[at..]))
+        .unwrap_or(bytes.len())
 }
 
 /// `HelloReply.hmac`: the supervisor holds the token.
@@ -186,7 +190,10 @@ pub fn reply_mac(
     boot_id: &[u8; BOOT_ID_BYTES],
     sandbox_id: &str,
 ) -> [u8; KEY_BYTES] {
-    mac(token, &[b"cofferdam-hello-v1", nonce, boot_id, sandbox_id.as_bytes()])
+    mac(
+        token,
+        &[b"cofferdam-hello-v1", nonce, boot_id, sandbox_id.as_bytes()],
+    )
 }
 
 /// `Welcome.hmac`: the gateway holds the token, and chose this next one.
@@ -228,7 +235,10 @@ pub fn common_protocol(ours: RangeInclusive<u32>, theirs: RangeInclusive<u32>) -
 }
 
 fn mac(key: &[u8; KEY_BYTES], parts: &[&[u8]]) -> [u8; KEY_BYTES] {
-    let mut mac = Hmac::<Sha256>::new(key.into());
+    // HMAC fills a key that is shorter than the hash's block with zeros.
+    let mut block = [0; 64];
+    block[..KEY_BYTES].copy_from_slice(key);
+    let mut mac = Hmac::<Sha256>::new(&block.into());
     for part in parts {
         mac.update(part);
     }

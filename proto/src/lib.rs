@@ -1,45 +1,56 @@
-//! The contracts that Cofferdam's processes share, as generated code.
+//! The contracts that Cofferdam's processes share: generated code, and the framing of the hello.
 //!
 //! The `.proto` files under `proto/cofferdam/` are the source and hold the documentation;
-//! `cargo xtask codegen` turns them into `src/gen/`, which is committed. This crate holds no logic
-//! and forces no transport: clients and servers exist, `connect()` does not.
+//! `cargo xtask codegen` turns them into `src/gen/`, which is committed. [`hello`] is what both
+//! ends of a callback stream must do alike before HTTP/2 begins. Besides that this crate holds no
+//! logic, and it forces no transport: clients and servers exist, `connect()` does not.
 //!
 //! Fields marked `[(secret) = true]` print as `[redacted]` in `Debug`.
-#![allow(
-    clippy::all,
-    missing_debug_implementations,
-    unreachable_pub,
-    unused_qualifications,
-    rustdoc::all,
-    reason = "all code here is generated"
-)]
+
+pub mod hello;
 
 /// All packages with their imports, as an encoded `google.protobuf.FileDescriptorSet`; for
 /// server reflection.
 pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!("gen/descriptors.bin");
 
-pub mod hello;
+/// A module with one generated file, which cannot keep all of our lints.
+macro_rules! generated {
+    ($(#[$doc:meta])* $version:ident, $file:literal) => {
+        $(#[$doc])*
+        #[allow(
+            clippy::all,
+            missing_debug_implementations,
+            unreachable_pub,
+            unused_qualifications,
+            rustdoc::all,
+            reason = "generated code"
+        )]
+        pub mod $version {
+            include!(concat!("gen/", $file));
+        }
+    };
+}
 
 /// Between gateway and driver.
 pub mod compute {
-    /// Version 1 of the driver contract.
-    pub mod v1 {
-        include!("gen/cofferdam.compute.v1.rs");
-    }
+    generated!(
+        /// Version 1 of the driver contract.
+        v1, "cofferdam.compute.v1.rs"
+    );
 }
 
 /// Between gateway and supervisor.
 pub mod supervisor {
-    /// Version 1 of the supervisor contract.
-    pub mod v1 {
-        include!("gen/cofferdam.supervisor.v1.rs");
-    }
+    generated!(
+        /// Version 1 of the supervisor contract.
+        v1, "cofferdam.supervisor.v1.rs"
+    );
 }
 
 /// Between callers and gateway.
 pub mod gateway {
-    /// Version 1 of the public API.
-    pub mod v1 {
-        include!("gen/cofferdam.gateway.v1.rs");
-    }
+    generated!(
+        /// Version 1 of the public API.
+        v1, "cofferdam.gateway.v1.rs"
+    );
 }

@@ -30,7 +30,10 @@ fn any_frame() -> impl Strategy<Value = Frame> {
                 session,
             })
         }),
-        bytes.prop_map(|nonce| Frame::Ready(Ready { nonce: nonce.into(), hmac: vec![7; 32].into() })),
+        bytes.prop_map(|nonce| Frame::Ready(Ready {
+            nonce: nonce.into(),
+            hmac: vec![7; 32].into()
+        })),
         ".{0,40}".prop_map(|message| Frame::Reject(Reject {
             reason: Reason::BadToken as i32,
             message,
@@ -52,7 +55,10 @@ fn the_magic_is_the_contracts() {
 
 #[test]
 fn a_frame_that_is_too_long_is_not_encoded() {
-    let long = Frame::Reject(Reject { reason: 1, message: "x".repeat(BODY_BYTES_MAX) });
+    let long = Frame::Reject(Reject {
+        reason: 1,
+        message: "x".repeat(BODY_BYTES_MAX),
+    });
     assert_eq!(long.encode(), None);
 }
 
