@@ -1,3 +1,5 @@
+//! The hello against the words of `supervisor.proto`: framing, resynchronisation, authenticators.
+
 use proptest::collection::vec;
 use proptest::prelude::*;
 
