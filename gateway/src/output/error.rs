@@ -1,0 +1,42 @@
+//! What can go wrong with an output log.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// An operation on an output log failed. The log itself is unchanged by a failed append.
+#[derive(Debug, thiserror::Error)]
+pub enum OutputError {
+    /// The disk or the quota is used up.
+    #[error("no space left for the output in {}", path.display())]
+    Full {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error("could not {operation} {}", path.display())]
+    Io {
+        operation: &'static str,
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    /// The bytes on the disk are not those that were written.
+    #[error("{} is damaged at output offset {offset}", path.display())]
+    Damaged { path: PathBuf, offset: u64 },
+}
+
+impl OutputError {
+    pub(super) fn io(operation: &'static str, path: &Path, source: io::Error) -> Self {
+        let path = path.to_owned();
+        match source.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+                Self::Full { path, source }
+            }
+            _ => Self::Io {
+                operation,
+                path,
+                source,
+            },
+        }
+    }
+}
