@@ -52,6 +52,8 @@ fn generate(proto_dir: &Path) -> Result<BTreeMap<String, Vec<u8>>> {
     tonic_prost_build::configure()
         .build_transport(false)
         .bytes(".")
+        // Encoded in one order: the same message always has the same bytes.
+        .btree_map(".")
         .skip_debug(redacted.skip_debug_paths())
         .emit_rerun_if_changed(false)
         .out_dir(&scratch.0)

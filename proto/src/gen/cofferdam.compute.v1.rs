@@ -150,8 +150,8 @@ pub struct FingerprintResponse {
     #[prost(string, tag = "3")]
     pub fix: ::prost::alloc::string::String,
     /// Facts of the platform for people and for scheduling: "kernel" = "6.1.0", "engine.version" = "20.10.24".
-    #[prost(map = "string, string", tag = "4")]
-    pub attributes: ::std::collections::HashMap<
+    #[prost(btree_map = "string, string", tag = "4")]
+    pub attributes: ::prost::alloc::collections::BTreeMap<
         ::prost::alloc::string::String,
         ::prost::alloc::string::String,
     >,
@@ -209,8 +209,8 @@ pub struct SandboxSpec {
     #[prost(message, repeated, tag = "6")]
     pub mounts: ::prost::alloc::vec::Vec<Mount>,
     /// For people and reconciling. Keys under "cofferdam." are the gateway's.
-    #[prost(map = "string, string", tag = "7")]
-    pub labels: ::std::collections::HashMap<
+    #[prost(btree_map = "string, string", tag = "7")]
+    pub labels: ::prost::alloc::collections::BTreeMap<
         ::prost::alloc::string::String,
         ::prost::alloc::string::String,
     >,
@@ -744,14 +744,14 @@ pub struct RunCommandRequest {
     pub command_id: ::prost::alloc::string::String,
     #[prost(bytes = "bytes", repeated, tag = "3")]
     pub argv: ::prost::alloc::vec::Vec<::prost::bytes::Bytes>,
-    #[prost(map = "string, string", tag = "4")]
-    pub environment: ::std::collections::HashMap<
+    #[prost(btree_map = "string, string", tag = "4")]
+    pub environment: ::prost::alloc::collections::BTreeMap<
         ::prost::alloc::string::String,
         ::prost::alloc::string::String,
     >,
     /// The one place where a driver sees a workload's secrets.
-    #[prost(map = "string, string", tag = "5")]
-    pub secret_environment: ::std::collections::HashMap<
+    #[prost(btree_map = "string, string", tag = "5")]
+    pub secret_environment: ::prost::alloc::collections::BTreeMap<
         ::prost::alloc::string::String,
         ::prost::alloc::string::String,
     >,

@@ -57,8 +57,8 @@ pub struct SandboxRequest {
     pub egress_allow: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
     #[prost(message, repeated, tag = "13")]
     pub mounts: ::prost::alloc::vec::Vec<super::super::compute::v1::Mount>,
-    #[prost(map = "string, string", tag = "14")]
-    pub labels: ::std::collections::HashMap<
+    #[prost(btree_map = "string, string", tag = "14")]
+    pub labels: ::prost::alloc::collections::BTreeMap<
         ::prost::alloc::string::String,
         ::prost::alloc::string::String,
     >,
@@ -79,8 +79,8 @@ pub struct SandboxRequest {
     #[prost(string, tag = "21")]
     pub workspace: ::prost::alloc::string::String,
     /// For every execution in it. Values may be secrets: they go to the supervisor only.
-    #[prost(map = "string, string", tag = "22")]
-    pub environment: ::std::collections::HashMap<
+    #[prost(btree_map = "string, string", tag = "22")]
+    pub environment: ::prost::alloc::collections::BTreeMap<
         ::prost::alloc::string::String,
         ::prost::alloc::string::String,
     >,
@@ -158,8 +158,8 @@ pub struct GetSandboxResponse {
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ListSandboxesRequest {
     /// Only those with all of these labels.
-    #[prost(map = "string, string", tag = "1")]
-    pub labels: ::std::collections::HashMap<
+    #[prost(btree_map = "string, string", tag = "1")]
+    pub labels: ::prost::alloc::collections::BTreeMap<
         ::prost::alloc::string::String,
         ::prost::alloc::string::String,
     >,
@@ -228,8 +228,8 @@ pub struct DeleteSandboxResponse {}
 pub struct ExecutionRequest {
     #[prost(bytes = "bytes", repeated, tag = "3")]
     pub argv: ::prost::alloc::vec::Vec<::prost::bytes::Bytes>,
-    #[prost(map = "string, string", tag = "4")]
-    pub environment: ::std::collections::HashMap<
+    #[prost(btree_map = "string, string", tag = "4")]
+    pub environment: ::prost::alloc::collections::BTreeMap<
         ::prost::alloc::string::String,
         ::prost::alloc::string::String,
     >,
@@ -249,8 +249,8 @@ pub struct ExecutionRequest {
     /// Goes on when the stream that started it is cut.
     #[prost(bool, tag = "10")]
     pub detachable: bool,
-    #[prost(map = "string, string", tag = "11")]
-    pub labels: ::std::collections::HashMap<
+    #[prost(btree_map = "string, string", tag = "11")]
+    pub labels: ::prost::alloc::collections::BTreeMap<
         ::prost::alloc::string::String,
         ::prost::alloc::string::String,
     >,
@@ -308,8 +308,8 @@ pub struct Execution {
     pub pty: bool,
     #[prost(uint64, tag = "12")]
     pub timeout_ms: u64,
-    #[prost(map = "string, string", tag = "13")]
-    pub labels: ::std::collections::HashMap<
+    #[prost(btree_map = "string, string", tag = "13")]
+    pub labels: ::prost::alloc::collections::BTreeMap<
         ::prost::alloc::string::String,
         ::prost::alloc::string::String,
     >,
