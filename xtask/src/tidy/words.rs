@@ -27,7 +27,8 @@ const BACKENDS: &[&str] = &[
 
 /// Paths of one person's machine. Concatenated so that this file does not name them itself.
 const MACHINE_PATHS: &[&str] = &[
-    concat!("/wo", "rk/"),
+    concat!("/wo", "rk/main"),
+    concat!("/wo", "rk/shared"),
     concat!("/tmp/", "notes"),
     concat!("/tmp/", "target-"),
     concat!("/ro", "ot/."),
@@ -137,7 +138,7 @@ mod tests {
 
     #[test]
     fn a_machine_path_is_found_with_its_line() {
-        let text = format!("fine\nlet x = \"{}main\";", MACHINE_PATHS[0]);
+        let text = format!("fine\nlet x = \"{}/x\";", MACHINE_PATHS[0]);
         let found = findings("docs/x.md", &text);
         assert_eq!(found.len(), 1);
         assert_eq!((found[0].line, found[0].rule), (2, "no-machine-paths"));
