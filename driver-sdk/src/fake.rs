@@ -1,0 +1,491 @@
+//! A driver without a platform: sandboxes are records in memory, and plain child processes that run
+//! the gateway's real supervisor. **It isolates nothing.**
+//!
+//! It is for tests of gateways, which get a third-party driver in a file, and for driver authors,
+//! who get an example that is complete. Its sandboxes end with it; a driver for people keeps them.
+
+mod child;
+mod console;
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use crate::capabilities::{fingerprint, passed, supervised, termination, warning};
+use crate::context::{Call, Context};
+use crate::driver::{
+    ComputeDriver, CreateRequest, Created, DriverStream, Inventory, RecoverItem, Recovered,
+};
+use crate::error::DriverError;
+use crate::handle::{self, HandleRecord};
+use crate::proto::{
+    Capabilities, FingerprintResponse, ImageSources, Isolation, NetworkClass, ReadConsoleRequest,
+    Resources, Sandbox, SandboxSpec, SandboxState, Supervisor, TerminationReason,
+};
+use crate::supervisor::{Bootstrap, OOM_SCORE_ADJ, SupervisorCache, Token, Workload};
+use child::Child;
+use console::Console;
+
+/// Settings of the fake.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct FakeSettings {
+    /// Whether a sandbox runs the gateway's supervisor. Otherwise it is only said to be running.
+    pub run_supervisor: bool,
+}
+
+impl Default for FakeSettings {
+    fn default() -> Self {
+        Self {
+            run_supervisor: true,
+        }
+    }
+}
+
+const SETTINGS_SCHEMA: &str = r#"{
+  "$schema": "https://json-schema.org/draft/2020-12/schema",
+  "type": "object",
+  "additionalProperties": false,
+  "properties": {
+    "run_supervisor": {
+      "type": "boolean",
+      "default": true,
+      "description": "Run the gateway's supervisor as a plain child process in each sandbox."
+    }
+  }
+}"#;
+
+/// What the fake does not do, said of each of its sandboxes.
+const WEAKNESSES: [&str; 2] = [
+    "this is the fake driver: processes of the sandbox are plain processes of the host",
+    "the network and all limits are those of the host",
+];
+
+/// The fake driver.
+#[derive(Debug, Clone)]
+pub struct FakeDriver {
+    context: Context,
+    state: Arc<Mutex<State>>,
+    supervisors: Arc<SupervisorCache>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    settings: FakeSettings,
+    sandboxes: HashMap<Key, Entry>,
+}
+
+/// Gateway and sandbox.
+type Key = (String, String);
+
+#[derive(Debug)]
+struct Entry {
+    sandbox: Sandbox,
+    spec: SandboxSpec,
+    digest: String,
+    callback_directory: PathBuf,
+    workspace: PathBuf,
+    console: Console,
+    child: Option<Child>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct FakeHandle {
+    incarnation: String,
+}
+
+impl HandleRecord for FakeHandle {
+    const VERSION: u32 = 1;
+}
+
+impl FakeDriver {
+    /// A fake without sandboxes.
+    #[must_use]
+    pub fn new(context: Context) -> Self {
+        Self {
+            context,
+            state: Arc::default(),
+            supervisors: Arc::default(),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Changes an entry and tells the watchers, in one step, so that order is kept.
+    fn update(&self, key: &Key, change: impl FnOnce(&mut Entry)) -> Result<Sandbox, DriverError> {
+        let mut state = self.lock();
+        let entry = state
+            .sandboxes
+            .get_mut(key)
+            .ok_or_else(|| DriverError::sandbox_not_found(&key.1))?;
+        change(entry);
+        let sandbox = entry.sandbox.clone();
+        self.context.observations.record(&key.0, sandbox.clone());
+        Ok(sandbox)
+    }
+
+    /// Begins a boot: CREATING, then RUNNING once the supervisor is there.
+    async fn boot(
+        &self,
+        key: &Key,
+        supervisor: Option<&Supervisor>,
+        token: Token,
+    ) -> Result<Sandbox, DriverError> {
+        let run_supervisor = self.lock().settings.run_supervisor;
+        let creating = self.update(key, |entry| {
+            entry.sandbox.boots += 1;
+            entry.sandbox.set_state(SandboxState::Creating);
+            entry.sandbox.termination = None;
+        })?;
+        if !run_supervisor {
+            return self.running(key, None);
+        }
+        let supervisors = Arc::clone(&self.supervisors);
+        let supervisor = supervisor.cloned();
+        // Cancelled here, the sandbox stays CREATING: a repeated call returns it, a delete ends it.
+        let binary =
+            tokio::task::spawn_blocking(move || supervisors.open(supervisor.as_ref(), None))
+                .await
+                .map_err(|error| DriverError::internal("reading the supervisor").because(error))?;
+        let started = {
+            let mut state = self.lock();
+            let entry = state
+                .sandboxes
+                .get_mut(key)
+                .ok_or_else(|| DriverError::sandbox_not_found(&key.1))?;
+            match &binary {
+                Ok(binary) => Child::spawn(
+                    binary,
+                    &entry.callback_directory,
+                    &bootstrap(entry, token),
+                    entry.console.clone(),
+                    &self.context.tasks,
+                )
+                .map_err(|error| error.to_string()),
+                Err(error) => Err(error.to_string()),
+            }
+        };
+        match started {
+            Ok(child) => {
+                self.clone()
+                    .watch_child(key.clone(), child.clone(), creating.boots);
+                self.running(key, Some(child))
+            }
+            Err(message) => self.update(key, |entry| {
+                let reason = TerminationReason::SupervisorStartFailed;
+                entry.sandbox.set_state(SandboxState::FailedState);
+                entry.sandbox.termination = Some(termination(reason, message, now_ms()));
+            }),
+        }
+    }
+
+    fn running(&self, key: &Key, child: Option<Child>) -> Result<Sandbox, DriverError> {
+        self.update(key, |entry| {
+            entry.sandbox.set_state(SandboxState::Running);
+            entry.sandbox.start_time_unix_ms = now_ms();
+            entry.sandbox.platform_id = child
+                .as_ref()
+                .map_or_else(String::new, |child| child.pid().to_string());
+            entry.child = child;
+        })
+    }
+
+    /// Waits for the end of a boot: by itself, or at the expire time.
+    fn watch_child(self, key: Key, child: Child, boots: u64) {
+        let tasks = self.context.tasks.clone();
+        tasks.spawn(async move {
+            let expire_ms = self.expire_time_ms(&key);
+            let lifetime = Duration::from_millis(expire_ms.saturating_sub(now_ms()));
+            let (ended, expired) = tokio::select! {
+                ended = child.wait() => (ended, false),
+                () = tokio::time::sleep(lifetime) => {
+                    child.kill(Duration::ZERO).await;
+                    (child.wait().await, true)
+                }
+                () = self.context.shutdown.cancelled() => {
+                    child.kill(Duration::ZERO).await;
+                    (child.wait().await, false)
+                }
+            };
+            let mut why = ended.termination(now_ms());
+            if expired {
+                why = termination(
+                    TerminationReason::Deadline,
+                    "the expire time has passed",
+                    now_ms(),
+                );
+            }
+            // Gone already, if it was deleted.
+            let _ = self.update(&key, |entry| {
+                if entry.sandbox.boots == boots && entry.sandbox.state() == SandboxState::Running {
+                    entry.sandbox.set_state(SandboxState::Stopped);
+                    entry.sandbox.termination = Some(why);
+                    entry.child = None;
+                }
+            });
+        });
+    }
+
+    fn expire_time_ms(&self, key: &Key) -> u64 {
+        let state = self.lock();
+        let entry = state.sandboxes.get(key);
+        entry.map_or(u64::MAX, |entry| entry.spec.expire_time_unix_ms)
+    }
+
+    fn child(&self, key: &Key) -> Result<Option<Child>, DriverError> {
+        let state = self.lock();
+        let entry = state.sandboxes.get(key);
+        let entry = entry.ok_or_else(|| DriverError::sandbox_not_found(&key.1))?;
+        Ok(entry.child.clone())
+    }
+
+    fn accept(&self, key: &Key, request: &CreateRequest) -> Result<(), DriverError> {
+        let workspace = std::env::temp_dir()
+            .join(format!("cofferdam-fake-{}", self.context.incarnation))
+            .join(&key.1);
+        child::make_workspace(&workspace, &request.spec).map_err(|error| {
+            DriverError::unavailable(format!("cannot make {}", workspace.display())).because(error)
+        })?;
+        let sandbox = Sandbox {
+            sandbox_id: key.1.clone(),
+            create_time_unix_ms: now_ms(),
+            stream: "mount".to_owned(),
+            weaknesses: WEAKNESSES.map(str::to_owned).to_vec(),
+            ..Sandbox::default()
+        };
+        let entry = Entry {
+            sandbox,
+            spec: request.spec.clone(),
+            digest: request.digest.to_hex(),
+            callback_directory: request.callback_directory.clone().unwrap_or_default(),
+            workspace,
+            console: Console::new(),
+            child: None,
+        };
+        self.lock().sandboxes.insert(key.clone(), entry);
+        Ok(())
+    }
+}
+
+impl ComputeDriver for FakeDriver {
+    const NAME: &'static str = "fake";
+    const VERSION: &'static str = env!("CARGO_PKG_VERSION");
+    type Settings = FakeSettings;
+
+    fn description(&self) -> String {
+        "fake: plain child processes without any isolation, for tests; keeps nothing".to_owned()
+    }
+
+    fn settings_schema() -> &'static str {
+        SETTINGS_SCHEMA
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        Capabilities {
+            images: Some(ImageSources {
+                host: true,
+                ..ImageSources::default()
+            }),
+            // Not restricted at all, which each sandbox's weaknesses say.
+            networks: vec![NetworkClass::None.into(), NetworkClass::Open.into()],
+            stop_start: true,
+            console: true,
+            ..supervised(Isolation::NoIsolation)
+        }
+    }
+
+    async fn configure(&self, settings: FakeSettings) -> Result<(), DriverError> {
+        self.lock().settings = settings;
+        Ok(())
+    }
+
+    async fn fingerprint(&self) -> FingerprintResponse {
+        let sandboxes = self.lock().sandboxes.len() as u64;
+        FingerprintResponse {
+            used: Some(Resources {
+                sandboxes: Some(sandboxes),
+                ..Resources::default()
+            }),
+            ..fingerprint(vec![
+                passed("processes", "child processes can be started"),
+                warning(
+                    "isolation",
+                    "the fake driver isolates nothing",
+                    "use a real driver",
+                ),
+            ])
+        }
+    }
+
+    async fn create(&self, call: &Call, request: CreateRequest) -> Result<Created, DriverError> {
+        let key = key(call, &request.sandbox_id);
+        let known = {
+            let state = self.lock();
+            state
+                .sandboxes
+                .get(&key)
+                .map(|entry| (entry.digest.clone(), entry.sandbox.clone()))
+        };
+        let sandbox = match known {
+            Some((digest, sandbox)) => {
+                request.digest.check(&digest, &key.1)?;
+                sandbox
+            }
+            None => {
+                self.accept(&key, &request)?;
+                self.boot(&key, call.gateway.supervisor.as_ref(), request.token)
+                    .await?
+            }
+        };
+        let handle = handle::seal(&FakeHandle {
+            incarnation: self.context.incarnation.to_string(),
+        })
+        .map_err(|error| DriverError::internal("sealing a handle").because(error))?;
+        Ok(Created { handle, sandbox })
+    }
+
+    async fn recover(&self, call: &Call, item: RecoverItem) -> Recovered {
+        if let Some(sealed) = &item.handle
+            && let Err(error) = handle::open::<FakeHandle>(sealed)
+        {
+            let message = error.to_string();
+            return Recovered::Unknown { message };
+        }
+        match self.get(call, &item.sandbox_id).await {
+            Ok(sandbox) => Recovered::Found {
+                sandbox,
+                handle: None,
+            },
+            Err(_) => Recovered::Gone {
+                termination: None,
+                message: "the fake driver keeps nothing over a restart".to_owned(),
+            },
+        }
+    }
+
+    async fn start(
+        &self,
+        call: &Call,
+        sandbox_id: &str,
+        token: Token,
+    ) -> Result<Sandbox, DriverError> {
+        let sandbox = self.get(call, sandbox_id).await?;
+        match sandbox.state() {
+            SandboxState::Stopped => {
+                let supervisor = call.gateway.supervisor.as_ref();
+                self.boot(&key(call, sandbox_id), supervisor, token).await
+            }
+            SandboxState::FailedState | SandboxState::Deleting => Err(DriverError::precondition(
+                "SANDBOX_STATE",
+                sandbox_id,
+                "a sandbox that has failed cannot be started",
+                "delete it",
+            )),
+            _ => Ok(sandbox),
+        }
+    }
+
+    async fn stop(
+        &self,
+        call: &Call,
+        sandbox_id: &str,
+        grace: Duration,
+    ) -> Result<Sandbox, DriverError> {
+        let key = key(call, sandbox_id);
+        if let Some(child) = self.child(&key)? {
+            child.kill(grace).await;
+        }
+        self.update(&key, |entry| {
+            if matches!(
+                entry.sandbox.state(),
+                SandboxState::Creating | SandboxState::Running
+            ) {
+                let reason = TerminationReason::StoppedByRequest;
+                entry.sandbox.set_state(SandboxState::Stopped);
+                entry.sandbox.termination = Some(termination(reason, "stopped", now_ms()));
+                entry.child = None;
+            }
+        })
+    }
+
+    async fn delete(&self, call: &Call, sandbox_id: &str) -> Result<(), DriverError> {
+        let key = key(call, sandbox_id);
+        if let Ok(Some(child)) = self.child(&key) {
+            child.kill(Duration::ZERO).await;
+        }
+        if let Some(entry) = self.lock().sandboxes.remove(&key) {
+            let _ = std::fs::remove_dir_all(entry.workspace);
+        }
+        Ok(())
+    }
+
+    async fn get(&self, call: &Call, sandbox_id: &str) -> Result<Sandbox, DriverError> {
+        let state = self.lock();
+        let entry = state.sandboxes.get(&key(call, sandbox_id));
+        entry
+            .map(|entry| entry.sandbox.clone())
+            .ok_or_else(|| DriverError::sandbox_not_found(sandbox_id))
+    }
+
+    async fn list(&self, call: &Call) -> Result<Inventory, DriverError> {
+        let state = self.lock();
+        let ours = state
+            .sandboxes
+            .iter()
+            .filter(|((owner, _), _)| owner == call.gateway_id());
+        Ok(Inventory {
+            sandboxes: ours.map(|(_, entry)| entry.sandbox.clone()).collect(),
+            complete: true,
+        })
+    }
+
+    async fn read_console(
+        &self,
+        call: &Call,
+        request: ReadConsoleRequest,
+    ) -> Result<DriverStream<Bytes>, DriverError> {
+        let state = self.lock();
+        let entry = state.sandboxes.get(&key(call, &request.sandbox_id));
+        let entry = entry.ok_or_else(|| DriverError::sandbox_not_found(&request.sandbox_id))?;
+        Ok(entry.console.read(request.tail_bytes, request.follow))
+    }
+
+    async fn shutdown(&self) {
+        let directory = format!("cofferdam-fake-{}", self.context.incarnation);
+        let _ = std::fs::remove_dir_all(std::env::temp_dir().join(directory));
+    }
+}
+
+fn key(call: &Call, sandbox_id: &str) -> Key {
+    (call.gateway_id().to_owned(), sandbox_id.to_owned())
+}
+
+fn bootstrap(entry: &Entry, token: Token) -> Bootstrap {
+    let (uid, gid) = child::workload_ids(&entry.spec);
+    let workspace = entry.workspace.to_string_lossy().into_owned();
+    Bootstrap {
+        sandbox_id: entry.sandbox.sandbox_id.clone(),
+        token,
+        expire_time_unix_ms: entry.spec.expire_time_unix_ms,
+        workload: Workload {
+            uid,
+            gid,
+            home: workspace.clone(),
+            user: "sandbox".to_owned(),
+        },
+        workspace,
+        oom_score_adj: OOM_SCORE_ADJ,
+    }
+}
+
+/// Now, in Unix milliseconds.
+fn now_ms() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    now.map_or(0, |now| u64::try_from(now.as_millis()).unwrap_or(u64::MAX))
+}

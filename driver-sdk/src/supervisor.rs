@@ -1,0 +1,422 @@
+//! The gateway's supervisor binary, verified, and what it is told when it starts.
+//!
+//! The handshake names a file and its SHA-256. [`SupervisorBinary::open`] reads the file once,
+//! checks it, and keeps the bytes in a sealed memory file, so that what was checked is what runs:
+//! nobody can change it afterwards, neither on the disk nor through a running supervisor's
+//! `/proc/1/exe`.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use rustix::fs::{MemfdFlags, SealFlags};
+use serde::Serialize;
+use sha2::{Digest as _, Sha256};
+use zeroize::{Zeroize as _, Zeroizing};
+
+use crate::error::DriverError;
+use crate::proto::Supervisor;
+
+/// A supervisor is a few megabytes; more is a mistake.
+pub const SUPERVISOR_BYTES_MAX: u64 = 64 * 1024 * 1024;
+
+/// Bound on the bootstrap that a supervisor reads.
+pub const BOOTSTRAP_BYTES_MAX: usize = 64 * 1024;
+
+/// Why a supervisor cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum SupervisorError {
+    /// The gateway named none in its handshake.
+    #[error("the gateway has named no supervisor binary in its handshake")]
+    Missing,
+    /// The file cannot be read.
+    #[error("the supervisor binary {path} cannot be read")]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// What the kernel says.
+        #[source]
+        source: io::Error,
+    },
+    /// It is a directory, a device, or much too large.
+    #[error("the supervisor binary {path} is not a regular file of at most 64 MiB")]
+    NotAFile {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The bytes are not the ones that the gateway means.
+    #[error("the supervisor binary {path} has the sha256 {found}, and the gateway wants {wanted}")]
+    WrongDigest {
+        /// The file.
+        path: PathBuf,
+        /// Of its bytes.
+        found: String,
+        /// From the handshake.
+        wanted: String,
+    },
+    /// No memory file could be made.
+    #[error("the supervisor binary cannot be kept in memory")]
+    Memory(#[source] io::Error),
+}
+
+impl From<SupervisorError> for DriverError {
+    fn from(error: SupervisorError) -> Self {
+        let fix = match &error {
+            SupervisorError::WrongDigest { path, .. } => format!(
+                "install the same version of Cofferdam's gateway and supervisor: {} has changed \
+                 since the gateway started; restart the gateway",
+                path.display()
+            ),
+            SupervisorError::Unreadable { path, .. } | SupervisorError::NotAFile { path } => {
+                format!(
+                    "make {} readable for the driver, or set `supervisor_path` in its settings",
+                    path.display()
+                )
+            }
+            SupervisorError::Missing | SupervisorError::Memory(_) => String::new(),
+        };
+        DriverError::precondition("SUPERVISOR", "supervisor", error.to_string(), fix).because(error)
+    }
+}
+
+/// A verified supervisor: executable bytes that nobody can change any more.
+#[derive(Debug, Clone)]
+pub struct SupervisorBinary {
+    memory: Arc<OwnedFd>,
+    sha256: [u8; 32],
+}
+
+impl SupervisorBinary {
+    /// Reads and checks the supervisor of a handshake; `instead_of_path` is the operator's own
+    /// place for it, if the gateway's path cannot be reached from here. Blocks on the disk.
+    ///
+    /// # Errors
+    /// When it cannot be read, or is not what the gateway means.
+    pub fn open(
+        supervisor: Option<&Supervisor>,
+        instead_of_path: Option<&Path>,
+    ) -> Result<Self, SupervisorError> {
+        let supervisor = supervisor.ok_or(SupervisorError::Missing)?;
+        let path = instead_of_path.unwrap_or(Path::new(&supervisor.path));
+        let bytes = read(path)?;
+        let sha256: [u8; 32] = Sha256::digest(&bytes).into();
+        if sha256[..] != supervisor.sha256[..] {
+            return Err(SupervisorError::WrongDigest {
+                path: path.to_owned(),
+                found: hex::encode(sha256),
+                wanted: hex::encode(&supervisor.sha256),
+            });
+        }
+        let memory = sealed(&bytes).map_err(SupervisorError::Memory)?;
+        Ok(Self {
+            memory: Arc::new(memory),
+            sha256,
+        })
+    }
+
+    /// SHA-256 of the bytes.
+    #[must_use]
+    pub fn sha256(&self) -> [u8; 32] {
+        self.sha256
+    }
+
+    /// A path that opens it in this process, for APIs that take only paths.
+    #[must_use]
+    pub fn proc_path(&self) -> PathBuf {
+        use std::os::fd::AsRawFd as _;
+        PathBuf::from(format!("/proc/self/fd/{}", self.memory.as_raw_fd()))
+    }
+
+    /// The bytes, for platforms that take a copy.
+    ///
+    /// # Errors
+    /// When the kernel cannot read its own memory file.
+    pub fn read(&self) -> io::Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        File::open(self.proc_path())?.read_to_end(&mut bytes)?;
+        Ok(bytes)
+    }
+}
+
+impl AsFd for SupervisorBinary {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.memory.as_fd()
+    }
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, SupervisorError> {
+    let unreadable = |source| SupervisorError::Unreadable {
+        path: path.to_owned(),
+        source,
+    };
+    let file = File::open(path).map_err(unreadable)?;
+    let meta = file.metadata().map_err(unreadable)?;
+    let mut bytes = Vec::new();
+    // One byte more than allowed: a file that grows while it is read is noticed as well.
+    let limit = SUPERVISOR_BYTES_MAX + 1;
+    let size = if meta.is_file() {
+        file.take(limit)
+            .read_to_end(&mut bytes)
+            .map_err(unreadable)? as u64
+    } else {
+        limit
+    };
+    if size > SUPERVISOR_BYTES_MAX {
+        let path = path.to_owned();
+        return Err(SupervisorError::NotAFile { path });
+    }
+    Ok(bytes)
+}
+
+fn sealed(bytes: &[u8]) -> io::Result<OwnedFd> {
+    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+    // Kernels since 6.3 want to be told that it will be executed; older ones refuse the flag.
+    let memory = rustix::fs::memfd_create("cofferdam-supervisor", flags | MemfdFlags::EXEC)
+        .or_else(|_| rustix::fs::memfd_create("cofferdam-supervisor", flags))?;
+    let mut file = File::from(memory);
+    file.write_all(bytes)?;
+    rustix::fs::fchmod(&file, rustix::fs::Mode::from_raw_mode(0o555))?;
+    rustix::fs::fcntl_add_seals(
+        &file,
+        SealFlags::SEAL | SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE,
+    )?;
+    Ok(file.into())
+}
+
+/// Verified supervisors by their digest: one per version of a gateway, however many sandboxes.
+#[derive(Debug, Default)]
+pub struct SupervisorCache(Mutex<HashMap<Vec<u8>, SupervisorBinary>>);
+
+/// More versions at a time than a host that is being upgraded ever has.
+const CACHED_MAX: usize = 8;
+
+impl SupervisorCache {
+    /// An empty cache.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// As [`SupervisorBinary::open`], but reads each version only once. Blocks on the disk then.
+    ///
+    /// # Errors
+    /// As [`SupervisorBinary::open`].
+    pub fn open(
+        &self,
+        supervisor: Option<&Supervisor>,
+        instead_of_path: Option<&Path>,
+    ) -> Result<SupervisorBinary, SupervisorError> {
+        let digest = &supervisor.ok_or(SupervisorError::Missing)?.sha256;
+        let mut cached = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(binary) = cached.get(&digest[..]) {
+            return Ok(binary.clone());
+        }
+        let binary = SupervisorBinary::open(supervisor, instead_of_path)?;
+        if cached.len() >= CACHED_MAX {
+            cached.clear();
+        }
+        cached.insert(digest.to_vec(), binary.clone());
+        Ok(binary)
+    }
+}
+
+/// The one-time secret of a sandbox: 32 bytes, never printed, erased when dropped.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Token(Zeroizing<[u8; 32]>);
+
+impl Token {
+    /// Takes exactly 32 bytes.
+    #[must_use]
+    pub fn from_slice(bytes: &[u8]) -> Option<Self> {
+        let bytes = <[u8; 32]>::try_from(bytes).ok()?;
+        Some(Self(Zeroizing::new(bytes)))
+    }
+
+    /// A token of zeros, for platforms that run commands themselves and need none.
+    #[must_use]
+    pub fn unused() -> Self {
+        Self(Zeroizing::new([0; 32]))
+    }
+
+    /// The bytes themselves.
+    #[must_use]
+    pub fn expose(&self) -> &[u8; 32] {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Token([redacted])")
+    }
+}
+
+/// What a supervisor is told when it starts: one JSON object, over a descriptor or from a file that
+/// is removed, never in arguments or environment.
+#[derive(Debug, Clone)]
+pub struct Bootstrap {
+    /// The sandbox that it is in.
+    pub sandbox_id: String,
+    /// What it proves itself with.
+    pub token: Token,
+    /// When it ends itself, if nobody else did. 0: never.
+    pub expire_time_unix_ms: u64,
+    /// Whom it runs programs as.
+    pub workload: Workload,
+    /// Default working directory of programs.
+    pub workspace: String,
+    /// `oom_score_adj` of programs, so that the kernel takes them before the supervisor.
+    pub oom_score_adj: i32,
+}
+
+/// Whom a supervisor runs programs as.
+#[derive(Debug, Clone, Serialize)]
+pub struct Workload {
+    /// Numeric user.
+    pub uid: u32,
+    /// Numeric group.
+    pub gid: u32,
+    /// `HOME`.
+    pub home: String,
+    /// `USER`.
+    pub user: String,
+}
+
+/// `oom_score_adj` of programs unless a driver knows better: certainly before the supervisor.
+pub const OOM_SCORE_ADJ: i32 = 500;
+
+#[derive(Serialize)]
+struct BootstrapJson<'a> {
+    sandbox_id: &'a str,
+    token: &'a str,
+    expire_time_unix_ms: u64,
+    workload: &'a Workload,
+    workspace: &'a str,
+    oom_score_adj: i32,
+}
+
+impl Bootstrap {
+    /// The JSON object, in memory that is erased when it is dropped.
+    ///
+    /// # Panics
+    /// When a name in it is so long that it exceeds [`BOOTSTRAP_BYTES_MAX`], which the bounds of
+    /// the contract exclude.
+    #[must_use]
+    pub fn to_json(&self) -> Zeroizing<Vec<u8>> {
+        let mut token = hex::encode(self.token.expose());
+        let json = BootstrapJson {
+            sandbox_id: &self.sandbox_id,
+            token: &token,
+            expire_time_unix_ms: self.expire_time_unix_ms,
+            workload: &self.workload,
+            workspace: &self.workspace,
+            oom_score_adj: self.oom_score_adj,
+        };
+        // Room from the start: a vector that grows leaves copies behind.
+        let mut bytes = Zeroizing::new(Vec::with_capacity(BOOTSTRAP_BYTES_MAX));
+        serde_json::to_writer(&mut *bytes, &json).expect("plain data is JSON");
+        assert!(
+            bytes.len() <= BOOTSTRAP_BYTES_MAX,
+            "the bootstrap is bounded"
+        );
+        token.zeroize();
+        bytes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn supervisor(path: &Path, content: &[u8]) -> Supervisor {
+        Supervisor {
+            path: path.to_str().unwrap().to_owned(),
+            sha256: Sha256::digest(content).to_vec().into(),
+            ..Supervisor::default()
+        }
+    }
+
+    #[test]
+    fn what_was_checked_is_what_runs() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("supervisor");
+        std::fs::write(&path, "#!one").unwrap();
+        let binary = SupervisorBinary::open(Some(&supervisor(&path, b"#!one")), None).unwrap();
+        std::fs::write(&path, "#!two").unwrap();
+        assert_eq!(binary.read().unwrap(), b"#!one");
+        let write = std::fs::OpenOptions::new()
+            .write(true)
+            .open(binary.proc_path());
+        assert!(write.is_err() || write.unwrap().write_all(b"x").is_err());
+    }
+
+    #[test]
+    fn another_digest_is_refused_with_a_fix() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("supervisor");
+        std::fs::write(&path, "other").unwrap();
+        let error = SupervisorBinary::open(Some(&supervisor(&path, b"wanted")), None).unwrap_err();
+        assert!(matches!(error, SupervisorError::WrongDigest { .. }));
+        let error = DriverError::from(error);
+        assert_eq!(error.code(), tonic::Code::FailedPrecondition);
+    }
+
+    #[test]
+    fn the_operators_path_is_used_instead() {
+        let dir = tempfile::tempdir().unwrap();
+        let here = dir.path().join("here");
+        std::fs::write(&here, "x").unwrap();
+        let wanted = supervisor(Path::new("/not/here"), b"x");
+        let cache = SupervisorCache::new();
+        assert!(cache.open(Some(&wanted), None).is_err());
+        assert!(cache.open(Some(&wanted), Some(&here)).is_ok());
+        std::fs::remove_file(&here).unwrap();
+        assert!(
+            cache.open(Some(&wanted), Some(&here)).is_ok(),
+            "read only once"
+        );
+    }
+
+    #[test]
+    fn a_directory_or_nothing_is_no_supervisor() {
+        let dir = tempfile::tempdir().unwrap();
+        let error = SupervisorBinary::open(Some(&supervisor(dir.path(), b"")), None).unwrap_err();
+        assert!(matches!(error, SupervisorError::NotAFile { .. }), "{error}");
+        assert!(matches!(
+            SupervisorBinary::open(None, None),
+            Err(SupervisorError::Missing)
+        ));
+    }
+
+    #[test]
+    fn the_token_is_in_the_json_and_nowhere_else() {
+        let bootstrap = Bootstrap {
+            sandbox_id: "sbx-1".to_owned(),
+            token: Token::from_slice(&[0xab; 32]).unwrap(),
+            expire_time_unix_ms: 7,
+            workload: Workload {
+                uid: 1000,
+                gid: 1000,
+                home: "/workspace".to_owned(),
+                user: "sandbox".to_owned(),
+            },
+            workspace: "/workspace".to_owned(),
+            oom_score_adj: OOM_SCORE_ADJ,
+        };
+        assert!(!format!("{bootstrap:?}").contains("abab"));
+        let json: serde_json::Value = serde_json::from_slice(&bootstrap.to_json()).unwrap();
+        assert_eq!(json["token"], "ab".repeat(32));
+        assert_eq!(json["workload"]["user"], "sandbox");
+        assert_eq!(json["oom_score_adj"], 500);
+    }
+
+    #[test]
+    fn a_token_has_32_bytes() {
+        assert!(Token::from_slice(&[0; 31]).is_none());
+        assert!(Token::from_slice(&[0; 33]).is_none());
+    }
+}
