@@ -132,7 +132,12 @@ pub(super) struct Headers {
 impl Headers {
     /// The header at `position`, of a file whose first `limit` bytes may be looked at. `None`: there
     /// is none.
-    pub(super) fn at(&mut self, file: &File, position: u64, limit: u64) -> io::Result<Option<Header>> {
+    pub(super) fn at(
+        &mut self,
+        file: &File,
+        position: u64,
+        limit: u64,
+    ) -> io::Result<Option<Header>> {
         if position + HEADER_BYTES > limit {
             return Ok(None);
         }
@@ -147,6 +152,8 @@ impl Headers {
             }
         }
         let start = (position - self.position) as usize;
-        Ok(Header::decode(&self.buffer[start..start + HEADER_BYTES as usize]))
+        Ok(Header::decode(
+            &self.buffer[start..start + HEADER_BYTES as usize],
+        ))
     }
 }

@@ -1,0 +1,193 @@
+//! Opening and closing the store.
+
+use std::fs::{DirBuilder, OpenOptions, Permissions};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use sqlx::sqlite::{
+    SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePool, SqlitePoolOptions,
+    SqliteSynchronous,
+};
+use sqlx::{ConnectOptions as _, Connection as _};
+use tokio::task::JoinHandle;
+
+use super::writer::Writer;
+use super::{StoreError, migrate};
+
+/// Another process, a backup tool for instance, may lock the file for a moment.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Reads at the same time. Each costs a thread.
+const READERS_MAX: u32 = 2;
+
+/// Statements that are kept prepared: all of ours, alone and in the usual combinations.
+const PREPARED_MAX: usize = 200;
+
+/// The gateway's memory. A handle; all clones mean the same one.
+#[derive(Debug, Clone)]
+pub struct Store {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    path: PathBuf,
+    gateway_id: String,
+    writer: Writer,
+    readers: SqlitePool,
+    task: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl Store {
+    /// Opens the store, making it if it is not there, and brings its schema up to date.
+    ///
+    /// A damaged store and one that a newer gateway has written are refused and left as they are.
+    pub async fn open(path: &Path) -> Result<Self, StoreError> {
+        prepare_files(path)?;
+        let options = SqliteConnectOptions::new()
+            .filename(path)
+            .create_if_missing(true)
+            .journal_mode(SqliteJournalMode::Wal)
+            .synchronous(SqliteSynchronous::Normal)
+            .busy_timeout(BUSY_TIMEOUT)
+            .statement_cache_capacity(PREPARED_MAX)
+            .disable_statement_logging();
+        let opening = |source| StoreError::query("open", path, source);
+        let mut connection = options.connect().await.map_err(opening)?;
+        check(&mut connection, path).await?;
+        migrate::run(&mut connection, path).await?;
+        let gateway_id = gateway_id(&mut connection).await.map_err(opening)?;
+        let readers = SqlitePoolOptions::new()
+            .min_connections(1)
+            .max_connections(READERS_MAX)
+            .test_before_acquire(false)
+            .idle_timeout(None)
+            .max_lifetime(None)
+            .connect_with(options.create_if_missing(false).read_only(true))
+            .await
+            .map_err(opening)?;
+        let (writer, task) = Writer::start(connection, path.to_owned());
+        Ok(Self {
+            inner: Arc::new(Inner {
+                path: path.to_owned(),
+                gateway_id,
+                writer,
+                readers,
+                task: Mutex::new(Some(task)),
+            }),
+        })
+    }
+
+    /// Writes what is queued and closes the files. Every other handle gets `Closed` from then on.
+    pub async fn close(self) {
+        self.inner.readers.close().await;
+        self.inner.writer.close().await;
+        let task = {
+            let mut slot = self
+                .inner
+                .task
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
+            slot.take()
+        };
+        if let Some(task) = task {
+            // It ends by itself; a panic in it has been reported.
+            let _ = task.await;
+        }
+    }
+
+    /// This gateway's identity: `gw-…`, made once with the store.
+    pub fn gateway_id(&self) -> &str {
+        &self.inner.gateway_id
+    }
+
+    pub(super) fn writer(&self) -> &Writer {
+        &self.inner.writer
+    }
+
+    pub(super) fn readers(&self) -> &SqlitePool {
+        &self.inner.readers
+    }
+
+    /// An error of a read.
+    pub(super) fn failed(&self, operation: &'static str) -> impl Fn(sqlx::Error) -> StoreError {
+        move |source| StoreError::query(operation, &self.inner.path, source)
+    }
+}
+
+/// Directory and file for the owner only: SQLite gives its other files the mode of the first.
+fn prepare_files(path: &Path) -> Result<(), StoreError> {
+    if let Some(directory) = path.parent().filter(|parent| !parent.exists()) {
+        let mut builder = DirBuilder::new();
+        builder.recursive(true).mode(0o700);
+        builder.create(directory).map_err(|source| StoreError::Io {
+            operation: "create",
+            path: directory.to_owned(),
+            source,
+        })?;
+    }
+    let mut options = OpenOptions::new();
+    options.write(true).create(true).truncate(false).mode(0o600);
+    options.open(path).map_err(|source| match source.kind() {
+        std::io::ErrorKind::ReadOnlyFilesystem | std::io::ErrorKind::PermissionDenied => {
+            StoreError::ReadOnly {
+                path: path.to_owned(),
+            }
+        }
+        _ => StoreError::Io {
+            operation: "open",
+            path: path.to_owned(),
+            source,
+        },
+    })?;
+    make_private(path)
+}
+
+/// Takes everybody else's rights away.
+pub(super) fn make_private(path: &Path) -> Result<(), StoreError> {
+    let change = || {
+        let mode = std::fs::metadata(path)?.permissions().mode();
+        if mode & 0o077 != 0 {
+            std::fs::set_permissions(path, Permissions::from_mode(0o600))?;
+        }
+        Ok(())
+    };
+    change().map_err(|source| StoreError::Io {
+        operation: "change the mode of",
+        path: path.to_owned(),
+        source,
+    })
+}
+
+/// Looks for damage before anything is built on it.
+async fn check(connection: &mut SqliteConnection, path: &Path) -> Result<(), StoreError> {
+    let detail: String = sqlx::query_scalar("PRAGMA quick_check(1)")
+        .fetch_one(connection)
+        .await
+        .map_err(|source| StoreError::query("check", path, source))?;
+    match detail.as_str() {
+        "ok" => Ok(()),
+        _ => Err(StoreError::Corrupt {
+            path: path.to_owned(),
+            backup: migrate::newest_backup(path),
+            detail,
+        }),
+    }
+}
+
+async fn gateway_id(connection: &mut SqliteConnection) -> Result<String, sqlx::Error> {
+    let text = data_encoding::BASE32HEX_NOPAD.encode(&rand::random::<[u8; 10]>());
+    let fresh = format!("gw-{}", text.to_ascii_lowercase());
+    let mut transaction = connection.begin().await?;
+    sqlx::query("INSERT INTO meta (key, value) VALUES ('gateway_id', ?) ON CONFLICT DO NOTHING")
+        .bind(fresh)
+        .execute(&mut *transaction)
+        .await?;
+    let id = sqlx::query_scalar("SELECT value FROM meta WHERE key = 'gateway_id'")
+        .fetch_one(&mut *transaction)
+        .await?;
+    transaction.commit().await?;
+    Ok(id)
+}

@@ -1,0 +1,232 @@
+//! The one writer: a task that owns the writing connection.
+//!
+//! A caller that goes away does not undo what it has put into the queue.
+
+use std::path::PathBuf;
+
+use futures_util::TryStreamExt;
+use sqlx::sqlite::{SqliteArguments, SqliteConnection};
+use sqlx::{Arguments as _, AssertSqlSafe, Connection as _, Either, Executor as _};
+use tokio::sync::{mpsc, oneshot};
+
+use super::StoreError;
+
+/// Writes that wait for the writer. Enough for every task to have one under way; more than that
+/// makes the callers wait, which is how a slow disk is felt.
+const QUEUE_MAX: usize = 256;
+
+/// Writes committed together.
+const GROUP_MAX: usize = 64;
+
+/// One SQL statement that changes rows.
+#[derive(Debug, Clone)]
+pub(super) struct Statement {
+    pub(super) sql: &'static str,
+    pub(super) values: Vec<Value>,
+    /// It has to change a row: the object that is meant.
+    pub(super) must_change: Option<(&'static str, String)>,
+}
+
+#[derive(Debug, Clone)]
+pub(super) enum Value {
+    Null,
+    Integer(i64),
+    Text(String),
+    Blob(Vec<u8>),
+}
+
+/// Statements that take effect together or not at all.
+#[derive(Debug)]
+struct Job {
+    operation: &'static str,
+    statements: Vec<Statement>,
+    reply: oneshot::Sender<Result<(), StoreError>>,
+}
+
+#[derive(Debug)]
+enum Message {
+    Write(Job),
+    Close(oneshot::Sender<()>),
+}
+
+/// The callers' end of the queue.
+#[derive(Debug, Clone)]
+pub(super) struct Writer {
+    queue: mpsc::Sender<Message>,
+}
+
+impl Writer {
+    /// Gives the connection to a task, which ends when it is closed or all callers are gone.
+    pub(super) fn start(
+        connection: SqliteConnection,
+        path: PathBuf,
+    ) -> (Self, tokio::task::JoinHandle<()>) {
+        let (queue, messages) = mpsc::channel(QUEUE_MAX);
+        let task = tokio::spawn(run(connection, path, messages));
+        (Self { queue }, task)
+    }
+
+    pub(super) async fn write(
+        &self,
+        operation: &'static str,
+        statements: Vec<Statement>,
+    ) -> Result<(), StoreError> {
+        let (reply, outcome) = oneshot::channel();
+        let job = Job {
+            operation,
+            statements,
+            reply,
+        };
+        let sent = self.queue.send(Message::Write(job)).await;
+        sent.map_err(|_| StoreError::Closed)?;
+        outcome.await.map_err(|_| StoreError::Closed)?
+    }
+
+    /// Writes what is queued, then closes the connection.
+    pub(super) async fn close(&self) {
+        let (done, closed) = oneshot::channel();
+        if self.queue.send(Message::Close(done)).await.is_ok() {
+            // An error says that the task is gone, which is what was wanted.
+            let _ = closed.await;
+        }
+    }
+}
+
+async fn run(
+    mut connection: SqliteConnection,
+    path: PathBuf,
+    mut messages: mpsc::Receiver<Message>,
+) {
+    let mut received = Vec::with_capacity(GROUP_MAX);
+    let mut closers = Vec::new();
+    while messages.recv_many(&mut received, GROUP_MAX).await > 0 {
+        let mut jobs = Vec::with_capacity(received.len());
+        for message in received.drain(..) {
+            match message {
+                Message::Write(job) => jobs.push(job),
+                Message::Close(done) => {
+                    messages.close();
+                    closers.push(done);
+                }
+            }
+        }
+        write(&mut connection, &path, jobs).await;
+    }
+    if let Err(error) = connection.close().await {
+        tracing::warn!(store = %path.display(), %error, "the store did not close cleanly");
+    }
+    for done in closers {
+        let _ = done.send(());
+    }
+}
+
+/// All jobs in one transaction. If anything is wrong with any, each on its own, so that only the
+/// guilty one fails.
+async fn write(connection: &mut SqliteConnection, path: &std::path::Path, jobs: Vec<Job>) {
+    if jobs.len() > 1 && together(connection, &jobs).await {
+        for job in jobs {
+            // The caller may be gone; what it wanted is done.
+            let _ = job.reply.send(Ok(()));
+        }
+        return;
+    }
+    for job in jobs {
+        let outcome = alone(connection, &job.statements).await;
+        let outcome = outcome.map_err(|failure| match failure {
+            Failure::NotFound(what, id) => StoreError::NotFound { what, id },
+            Failure::Sql(source) => StoreError::query(job.operation, path, source),
+        });
+        let _ = job.reply.send(outcome);
+    }
+}
+
+enum Failure {
+    NotFound(&'static str, String),
+    Sql(sqlx::Error),
+}
+
+impl From<sqlx::Error> for Failure {
+    fn from(error: sqlx::Error) -> Self {
+        Self::Sql(error)
+    }
+}
+
+async fn together(connection: &mut SqliteConnection, jobs: &[Job]) -> bool {
+    let write = async {
+        connection.execute("BEGIN IMMEDIATE").await?;
+        for job in jobs {
+            execute(connection, "", &job.statements).await?;
+        }
+        connection.execute("COMMIT").await?;
+        Ok::<(), Failure>(())
+    };
+    let done = write.await.is_ok();
+    if !done {
+        roll_back(connection).await;
+    }
+    done
+}
+
+async fn alone(connection: &mut SqliteConnection, statements: &[Statement]) -> Result<(), Failure> {
+    if let [_] = statements {
+        return execute(connection, "", statements).await;
+    }
+    let write = async {
+        execute(connection, "BEGIN IMMEDIATE;", statements).await?;
+        connection.execute("COMMIT").await?;
+        Ok(())
+    };
+    let outcome = write.await;
+    if outcome.is_err() {
+        roll_back(connection).await;
+    }
+    outcome
+}
+
+async fn roll_back(connection: &mut SqliteConnection) {
+    // SQLite may have rolled back already, on a full disk for instance: then this fails, rightly.
+    let _ = connection.execute("ROLLBACK").await;
+}
+
+/// Runs all statements with one trip to the connection's thread, and looks at what each changed.
+async fn execute(
+    connection: &mut SqliteConnection,
+    before: &'static str,
+    statements: &[Statement],
+) -> Result<(), Failure> {
+    let mut arguments = SqliteArguments::default();
+    for value in statements.iter().flat_map(|statement| &statement.values) {
+        let added = match value {
+            Value::Null => arguments.add(None::<i64>),
+            Value::Integer(number) => arguments.add(*number),
+            Value::Text(text) => arguments.add(text.clone()),
+            Value::Blob(bytes) => arguments.add(bytes.clone()),
+        };
+        added.map_err(sqlx::Error::Encode)?;
+    }
+    let mut results = match (before, statements) {
+        ("", [one]) => connection.fetch_many(sqlx::query_with(one.sql, arguments)),
+        _ => {
+            let mut sql = before.to_owned();
+            for statement in statements {
+                sql.push_str(statement.sql);
+                sql.push(';');
+            }
+            connection.fetch_many(sqlx::query_with(AssertSqlSafe(sql), arguments))
+        }
+    };
+    let mut changed = Vec::with_capacity(statements.len() + 1);
+    while let Some(result) = results.try_next().await? {
+        if let Either::Left(done) = result {
+            changed.push(done.rows_affected());
+        }
+    }
+    // The count behind a statement that changes no rows, like BEGIN, says nothing.
+    let changed = &changed[changed.len().saturating_sub(statements.len())..];
+    for (statement, changed) in statements.iter().zip(changed) {
+        if let (Some((what, id)), 0) = (&statement.must_change, changed) {
+            return Err(Failure::NotFound(what, id.clone()));
+        }
+    }
+    Ok(())
+}
