@@ -1,8 +1,81 @@
-//! The cofferdam command.
+//! The `cofferdam` command: runs things in sandboxes, through a gateway.
+//!
+//! It knows the callers' contract (`gateway.proto`) and nothing of drivers or supervisors.
+//!
+//! ```text
+//! cli.rs        what can be typed          commands/   one file per command
+//! connect.rs    find and reach a gateway   embedded.rs or bring one along
+//! session/      follow one execution: output, stdin, signals, terminal, reconnect
+//! copy/         files and directories      view/, render.rs  what people and programs get to see
+//! error.rs      kind, sentence, hint       status.rs   the only mapping from gRPC errors
+//! ```
+//!
+//! stdout is data, stderr is for people. Exit codes: the remote command's own; 124 timeout,
+//! 125 ours, 126 not executable, 127 not found, 128+n signal.
+
+mod cli;
+mod commands;
+mod connect;
+mod copy;
+mod embedded;
+mod environment;
+mod error;
+mod libexec;
+mod mount;
+mod outcome;
+mod render;
+mod sandbox_flags;
+mod session;
+mod status;
+mod ui;
+mod units;
+mod view;
+
 use std::process::ExitCode;
 
-#[allow(clippy::print_stderr, reason = "nothing else exists yet")]
+use clap::Parser as _;
+use clap::error::ErrorKind;
+
+use crate::cli::Cli;
+use crate::error::{CommandError, Kind};
+use crate::ui::Ui;
+
 fn main() -> ExitCode {
-    eprintln!("cofferdam: not implemented yet");
-    ExitCode::from(125)
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return refuse(&error),
+    };
+    session::terminal::restore_on_panic();
+    let ui = Ui::new(cli.global.json, cli.global.quiet);
+    match run(cli, &ui) {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => {
+            ui.error(&error);
+            ExitCode::from(error.exit_code())
+        }
+    }
+}
+
+fn run(cli: Cli, ui: &Ui) -> Result<u8, CommandError> {
+    // One thread is enough for a client, and starts fastest. An embedded gateway brings its own.
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| {
+            CommandError::new(Kind::Internal, "cannot start the event loop").caused_by(error)
+        })?;
+    let result = runtime.block_on(commands::dispatch(cli, ui));
+    // A read of a terminal that never comes back must not hold up the exit.
+    runtime.shutdown_background();
+    result
+}
+
+/// Help and version are data on stdout; everything else that clap says is a usage error of ours.
+fn refuse(error: &clap::Error) -> ExitCode {
+    // Who closed our output does not want to hear it.
+    let _ = error.print();
+    match error.kind() {
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => ExitCode::SUCCESS,
+        _ => ExitCode::from(error::EXIT_OURS),
+    }
 }

@@ -1,0 +1,80 @@
+//! `cofferdam rm`: remove sandboxes, in whatever state they are.
+
+use cofferdam_proto::gateway::v1::{DeleteSandboxRequest, GetSandboxRequest};
+use serde_json::json;
+
+use super::Each;
+use crate::cli::Global;
+use crate::connect::{self, Client, OPERATION, QUERY, within};
+use crate::error::{CommandError, Kind};
+use crate::ui::Ui;
+
+/// Remove sandboxes with all that is in them.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Also if something runs in them; one that is not there is no error.
+    #[arg(long, short)]
+    force: bool,
+    /// Do not wait until nothing is left.
+    #[arg(long)]
+    no_wait: bool,
+    /// Ids or names.
+    #[arg(required = true, value_name = "SANDBOX")]
+    sandboxes: Vec<String>,
+}
+
+pub(crate) async fn run(args: Args, global: &Global, ui: &Ui) -> Result<u8, CommandError> {
+    let client = connect::client(global)?;
+    let mut each = Each::default();
+    for sandbox in &args.sandboxes {
+        let result = remove(client.clone(), sandbox, &args).await;
+        if each.take(ui, result).is_some() {
+            if ui.json {
+                ui.object(&json!({ "removed": sandbox }))?;
+            } else {
+                ui.line(sandbox)?;
+            }
+        }
+    }
+    Ok(each.exit_code())
+}
+
+async fn remove(mut client: Client, sandbox: &str, args: &Args) -> Result<(), CommandError> {
+    if !args.force {
+        refuse_busy(client.clone(), sandbox).await?;
+    }
+    let request = DeleteSandboxRequest {
+        sandbox: sandbox.to_owned(),
+        wait: !args.no_wait,
+        allow_missing: args.force,
+    };
+    client.delete_sandbox(within(OPERATION, request)).await?;
+    Ok(())
+}
+
+/// A person's own work is not ended by a mistyped name.
+async fn refuse_busy(mut client: Client, sandbox: &str) -> Result<(), CommandError> {
+    let request = GetSandboxRequest {
+        sandbox: sandbox.to_owned(),
+    };
+    let response = client.get_sandbox(within(QUERY, request)).await?;
+    let running = response
+        .into_inner()
+        .sandbox
+        .map_or(0, |sandbox| sandbox.running_executions);
+    if running == 0 {
+        return Ok(());
+    }
+    let what = if running == 1 {
+        "execution runs"
+    } else {
+        "executions run"
+    };
+    Err(CommandError::new(
+        Kind::Precondition,
+        format!("{running} {what} in {sandbox}"),
+    )
+    .hint(format!(
+        "`cofferdam rm -f {sandbox}` ends and removes it, `cofferdam ps {sandbox}` shows what runs"
+    )))
+}

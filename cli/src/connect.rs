@@ -1,0 +1,160 @@
+//! Finding and reaching a gateway over its Unix socket.
+
+use std::io;
+use std::os::unix::net::UnixStream as BlockingStream;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use cofferdam_proto::gateway::v1::gateway_client::GatewayClient;
+use hyper_util::rt::TokioIo;
+use tokio::net::UnixStream;
+use tonic::Request;
+use tonic::transport::{Channel, Endpoint, Uri};
+use tower::service_fn;
+
+use crate::cli::Global;
+use crate::error::{CommandError, Kind};
+
+pub(crate) type Client = GatewayClient<Channel>;
+
+/// Enough for one busy stream without waiting for window updates.
+const STREAM_WINDOW_BYTES: u32 = 1 << 20;
+/// Room for many unread port forwards beside a busy stream.
+const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
+const FRAME_BYTES_MAX: u32 = 128 << 10;
+/// A list page of a thousand sandboxes fits well.
+const MESSAGE_BYTES_MAX: usize = 16 << 20;
+
+const SYSTEM_SOCKET: &str = "/run/cofferdam/gateway.sock";
+
+/// A gateway that has accepted a connection.
+#[derive(Debug)]
+pub(crate) struct Found {
+    pub(crate) path: PathBuf,
+    stream: BlockingStream,
+}
+
+/// A place where no gateway answered.
+#[derive(Debug)]
+pub(crate) struct Looked {
+    pub(crate) path: PathBuf,
+    pub(crate) error: io::Error,
+}
+
+/// Looks at the socket that was named, or else at the usual places in turn.
+pub(crate) fn find(global: &Global) -> Result<Found, Vec<Looked>> {
+    let places = match &global.gateway {
+        Some(path) => vec![path.clone()],
+        None => usual_places(),
+    };
+    let mut looked = Vec::new();
+    for path in places {
+        match BlockingStream::connect(&path) {
+            Ok(stream) => return Ok(Found { path, stream }),
+            Err(error) => looked.push(Looked { path, error }),
+        }
+    }
+    Err(looked)
+}
+
+fn usual_places() -> Vec<PathBuf> {
+    let user = std::env::var_os("XDG_RUNTIME_DIR")
+        .filter(|dir| !dir.is_empty())
+        .map(|dir| Path::new(&dir).join("cofferdam/gateway.sock"));
+    user.into_iter()
+        .chain([PathBuf::from(SYSTEM_SOCKET)])
+        .collect()
+}
+
+/// A client of the gateway that runs, or an error that says where was looked.
+pub(crate) fn client(global: &Global) -> Result<Client, CommandError> {
+    match find(global) {
+        Ok(found) => open(found),
+        Err(looked) => Err(no_gateway(&looked)),
+    }
+}
+
+/// A client that reconnects to the same socket by itself when it is used after a cut.
+pub(crate) fn open(found: Found) -> Result<Client, CommandError> {
+    let internal = |error: io::Error| CommandError::io("cannot use the gateway's socket", error);
+    found.stream.set_nonblocking(true).map_err(internal)?;
+    let first = UnixStream::from_std(found.stream).map_err(internal)?;
+    Ok(client_of(found.path, Some(first)))
+}
+
+/// A client of a socket that nobody has connected to yet.
+pub(crate) fn open_path(path: PathBuf) -> Client {
+    client_of(path, None)
+}
+
+fn client_of(path: PathBuf, first: Option<UnixStream>) -> Client {
+    let first = Arc::new(Mutex::new(first));
+    let connector = service_fn(move |_: Uri| {
+        let open = first.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let path = path.clone();
+        async move {
+            let stream = match open {
+                Some(stream) => stream,
+                None => UnixStream::connect(path).await?,
+            };
+            Ok::<_, io::Error>(TokioIo::new(stream))
+        }
+    });
+    // The name never leaves this process: the connector ignores it.
+    let channel = Endpoint::from_static("http://gateway.cofferdam")
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .max_frame_size(FRAME_BYTES_MAX)
+        .connect_with_connector_lazy(connector);
+    GatewayClient::new(channel).max_decoding_message_size(MESSAGE_BYTES_MAX)
+}
+
+/// Says where no gateway was found, and what would help there.
+pub(crate) fn no_gateway(looked: &[Looked]) -> CommandError {
+    let list: Vec<String> = looked.iter().map(Looked::sentence).collect();
+    let denied = looked.iter().find(|place| place.is_denied());
+    let hint = match denied {
+        Some(place) => format!(
+            "you may not use {}: `ls -l` on it shows which group may; with --gateway another socket \
+             is used",
+            place.path.display()
+        ),
+        None => "start one with `systemctl start cofferdam-gateway` or `cofferdam-gateway`; \
+                 `cofferdam run` works without"
+            .to_owned(),
+    };
+    CommandError::new(
+        Kind::NoGateway,
+        format!("no gateway answers ({})", list.join("; ")),
+    )
+    .hint(hint)
+}
+
+impl Looked {
+    pub(crate) fn is_denied(&self) -> bool {
+        self.error.kind() == io::ErrorKind::PermissionDenied
+    }
+
+    pub(crate) fn sentence(&self) -> String {
+        let why = match self.error.kind() {
+            io::ErrorKind::NotFound => "no such socket".to_owned(),
+            io::ErrorKind::ConnectionRefused => "nobody listens".to_owned(),
+            io::ErrorKind::PermissionDenied => "permission denied".to_owned(),
+            _ => self.error.to_string(),
+        };
+        format!("{}: {why}", self.path.display())
+    }
+}
+
+/// For calls that only look something up.
+pub(crate) const QUERY: Duration = Duration::from_secs(30);
+/// For calls that wait for a platform: it bounds what the gateway bounds, should that fail.
+pub(crate) const OPERATION: Duration = Duration::from_secs(15 * 60);
+
+/// A request with a deadline. For a stream it holds until the stream has begun.
+pub(crate) fn within<T>(deadline: Duration, message: T) -> Request<T> {
+    let mut request = Request::new(message);
+    request.set_timeout(deadline);
+    request
+}

@@ -1,0 +1,210 @@
+//! The two outputs: stdout for data, stderr for people. Nothing else writes text.
+
+use std::io::{self, IsTerminal as _, Write as _};
+
+use serde_json::{Value, json};
+
+use crate::error::{CommandError, Kind, Violation};
+use crate::session::terminal;
+
+#[derive(Debug)]
+pub(crate) struct Ui {
+    /// One object, or one object a line, instead of text.
+    pub(crate) json: bool,
+    /// Ids only, and no remarks.
+    pub(crate) quiet: bool,
+    colour_stdout: bool,
+    colour_stderr: bool,
+    stderr_is_terminal: bool,
+}
+
+/// What a text means, not how it looks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Tone {
+    Plain,
+    Good,
+    Warning,
+    Bad,
+    Faint,
+    Strong,
+}
+
+impl Ui {
+    pub(crate) fn new(json: bool, quiet: bool) -> Self {
+        // https://no-color.org: set and not empty, whatever it says.
+        let colour = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+            && std::env::var_os("TERM").is_none_or(|term| term != "dumb");
+        Self {
+            json,
+            quiet,
+            colour_stdout: colour && io::stdout().is_terminal(),
+            colour_stderr: colour && io::stderr().is_terminal(),
+            stderr_is_terminal: io::stderr().is_terminal(),
+        }
+    }
+
+    /// Somebody is looking.
+    pub(crate) fn is_watched(&self) -> bool {
+        self.stderr_is_terminal && !self.quiet && !self.json
+    }
+
+    /// Writes data.
+    pub(crate) fn out(&self, text: &str) -> Result<(), CommandError> {
+        let mut stdout = io::stdout().lock();
+        stdout
+            .write_all(text.as_bytes())
+            .and_then(|()| stdout.flush())
+            .map_err(CommandError::output)
+    }
+
+    pub(crate) fn line(&self, text: &str) -> Result<(), CommandError> {
+        self.out(&format!("{text}\n"))
+    }
+
+    /// Writes one JSON object on a line of its own.
+    pub(crate) fn object(&self, value: &impl serde::Serialize) -> Result<(), CommandError> {
+        let text = serde_json::to_string(value).map_err(|error| {
+            CommandError::new(Kind::Internal, "cannot write the result as JSON").caused_by(error)
+        })?;
+        self.line(&text)
+    }
+
+    /// Tells people something that is not an error.
+    pub(crate) fn note(&self, text: &str) {
+        if !self.quiet {
+            self.remark(text);
+        }
+    }
+
+    /// Tells people something that they must not miss.
+    pub(crate) fn remark(&self, text: &str) {
+        let name = paint("cofferdam:", Tone::Faint, self.colour_stderr);
+        self.err(&format!("{name} {}\n", one_line(text)));
+    }
+
+    pub(crate) fn error(&self, error: &CommandError) {
+        if error.kind == Kind::OutputClosed {
+            return;
+        }
+        if self.json {
+            self.err(&format!(
+                "{}\n",
+                json!({ "exit_code": error.exit_code(), "error": error_value(error) })
+            ));
+        } else {
+            self.err(&self.error_text(error));
+        }
+    }
+
+    fn error_text(&self, error: &CommandError) -> String {
+        let label = paint("error:", Tone::Bad, self.colour_stderr);
+        let mut text = format!(
+            "{label} {}: {}\n",
+            error.kind.words(),
+            one_line(&error.sentence())
+        );
+        for violation in &error.violations {
+            text.push_str(&format!("  {}\n", one_line(&violation_text(violation))));
+        }
+        if let Some(hint) = &error.hint {
+            let label = paint("hint:", Tone::Warning, self.colour_stderr);
+            text.push_str(&format!("{label} {}\n", printable(hint)));
+        }
+        if let Some(request_id) = &error.request_id {
+            let line = format!("request: {}", one_line(request_id));
+            text.push_str(&format!(
+                "{}\n",
+                paint(&line, Tone::Faint, self.colour_stderr)
+            ));
+        }
+        text
+    }
+
+    pub(crate) fn paint_out(&self, text: &str, tone: Tone) -> String {
+        paint(text, tone, self.colour_stdout)
+    }
+
+    /// Writes to stderr as it is. That nobody reads it is no reason to fail.
+    pub(crate) fn err(&self, text: &str) {
+        let text = if terminal::is_raw() {
+            text.replace('\n', "\r\n")
+        } else {
+            text.to_owned()
+        };
+        let mut stderr = io::stderr().lock();
+        let _ = stderr.write_all(text.as_bytes());
+    }
+}
+
+/// An error as programs get it.
+pub(crate) fn error_value(error: &CommandError) -> Value {
+    json!({
+        "kind": error.kind.name(),
+        "reason": error.reason,
+        "message": error.sentence(),
+        "hint": error.hint,
+        "violations": error.violations.iter().map(|violation| json!({
+            "field": violation.field,
+            "flag": violation.flag,
+            "message": violation.message,
+        })).collect::<Vec<_>>(),
+        "request_id": error.request_id,
+        "retry_after_ms": error.retry_after_ms,
+    })
+}
+
+/// Text from elsewhere must not move the cursor or forge lines: control characters are escaped.
+pub(crate) fn one_line(text: &str) -> String {
+    escape(text, |_| false)
+}
+
+/// The same, but lines stay lines.
+pub(crate) fn printable(text: &str) -> String {
+    escape(text, |character| character == '\n')
+}
+
+fn escape(text: &str, keep: impl Fn(char) -> bool) -> String {
+    let mut out = String::with_capacity(text.len());
+    for character in text.chars() {
+        if character.is_control() && !keep(character) {
+            out.extend(character.escape_default());
+        } else {
+            out.push(character);
+        }
+    }
+    out
+}
+
+fn violation_text(violation: &Violation) -> String {
+    match violation.flag {
+        Some(flag) => format!("{flag}: {} ({})", violation.message, violation.field),
+        None => format!("{}: {}", violation.field, violation.message),
+    }
+}
+
+fn paint(text: &str, tone: Tone, colour: bool) -> String {
+    let code = match tone {
+        Tone::Plain => return text.to_owned(),
+        Tone::Good => "32",
+        Tone::Warning => "33",
+        Tone::Bad => "1;31",
+        Tone::Faint => "2",
+        Tone::Strong => "1",
+    };
+    if colour {
+        format!("\x1b[{code}m{text}\x1b[0m")
+    } else {
+        text.to_owned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{one_line, printable};
+
+    #[test]
+    fn foreign_text_cannot_steer_the_terminal() {
+        assert_eq!(one_line("a\x1b[2Jb\nc\u{9b}d"), "a\\u{1b}[2Jb\\nc\\u{9b}d");
+        assert_eq!(printable("a\nb\r"), "a\nb\\r");
+    }
+}
