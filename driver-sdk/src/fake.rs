@@ -224,7 +224,11 @@ impl FakeDriver {
             // Gone already, if it was deleted.
             let _ = self.update(&key, |entry| {
                 if entry.sandbox.boots == boots && entry.sandbox.state() == SandboxState::Running {
-                    entry.sandbox.set_state(SandboxState::Stopped);
+                    entry.sandbox.set_state(if expired {
+                        SandboxState::FailedState
+                    } else {
+                        SandboxState::Stopped
+                    });
                     entry.sandbox.termination = Some(why);
                     entry.child = None;
                 }

@@ -82,7 +82,9 @@ impl<D: ComputeDriver> Server<D> {
         self.0.driver.configure(settings).await?;
         self.0.configured.store(true, Ordering::Release);
         self.0.fingerprints.settings_changed();
-        Ok(ConfigureResponse {})
+        Ok(ConfigureResponse {
+            capabilities: Some(self.0.driver.capabilities()),
+        })
     }
 }
 

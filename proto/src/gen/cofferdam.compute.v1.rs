@@ -135,8 +135,12 @@ pub struct ConfigureRequest {
     #[prost(message, optional, tag = "1")]
     pub settings: ::core::option::Option<::prost_types::Struct>,
 }
-#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct ConfigureResponse {}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ConfigureResponse {
+    /// As in the handshake, now with these settings. They hold from here on.
+    #[prost(message, optional, tag = "1")]
+    pub capabilities: ::core::option::Option<Capabilities>,
+}
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct FingerprintRequest {}
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -353,7 +357,7 @@ pub struct Sandbox {
     /// How often the platform has killed a process of this sandbox for want of memory since it was created. Absent: not measured.
     #[prost(uint64, optional, tag = "6")]
     pub oom_kill_count: ::core::option::Option<u64>,
-    /// Counts the starts: 1 after create.
+    /// Counts the starts: 1 after create. Says which of two observations is the later one, so a driver must count.
     #[prost(uint64, tag = "7")]
     pub boots: u64,
     #[prost(uint64, tag = "8")]
@@ -651,7 +655,7 @@ pub struct WatchSandboxesRequest {
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct WatchSandboxesResponse {
-    /// Continue from after this event.
+    /// Continue from after this event. Empty in a snapshot: only a whole one can be continued, from its bookmark.
     #[prost(string, tag = "5")]
     pub cursor: ::prost::alloc::string::String,
     #[prost(oneof = "watch_sandboxes_response::Event", tags = "1, 2, 3, 4")]
@@ -1223,7 +1227,7 @@ pub enum TerminationReason {
     /// Something outside killed it.
     Signaled = 2,
     OomKilled = 3,
-    /// `expire_time_unix_ms` has passed.
+    /// `expire_time_unix_ms` has passed. The state is FAILED_STATE: it must not run again.
     Deadline = 4,
     /// StopSandbox.
     StoppedByRequest = 5,
@@ -1410,7 +1414,9 @@ pub mod compute_driver_client {
             self.inner.unary(req, path, codec).await
         }
         /// Hands over the driver-wide settings, which the gateway has already checked against `settings_schema`. Sent after every
-        /// handshake; the same settings again change nothing. Sandboxes that exist are not touched by a change.
+        /// handshake, also when there are none; the same settings again change nothing. Sandboxes that exist are not touched by a
+        /// change. Until a driver process has been configured once, every RPC but Handshake, Configure and Fingerprint is
+        /// FAILED_PRECONDITION with the violation type "NOT_CONFIGURED".
         ///
         ///   INVALID_ARGUMENT     a setting is wrong; all violations at once, with paths as in the settings ("registry.url")
         pub async fn configure(
@@ -1530,8 +1536,8 @@ pub mod compute_driver_client {
         /// Accepts a sandbox and starts it. Answers as soon as the driver has taken responsibility; progress comes by Watch.
         ///
         /// Idempotent on `sandbox_id`: the same spec again gives the same sandbox and handle, another spec is ALREADY_EXISTS. Two
-        /// specs are the same when their bytes are, after deterministic serialization, but for `bootstrap_token`, which counts
-        /// only the first time.
+        /// specs are the same when their bytes are, after deterministic serialization, but for `bootstrap_token` and
+        /// `image.credentials`, which count only the first time.
         /// The driver makes sure, before it answers, that the platform or the driver will remove the sandbox's processes at
         /// `expire_time_unix_ms` even if the gateway never calls again.
         /// On an error nothing is left behind, or what is left is listed and can be deleted by this id.
@@ -1659,8 +1665,9 @@ pub mod compute_driver_client {
                 );
             self.inner.unary(req, path, codec).await
         }
-        /// Removes it with all that belongs to it. Legal in every state, also while it is being created. Answers when nothing is
-        /// left. OK for an id that is not known (any more).
+        /// Removes it with all that belongs to it. Legal in every state, also while it is being created: it takes over from any
+        /// other operation on this sandbox, which ends with ABORTED. Answers when nothing is left. OK for an id that is not known
+        /// (any more).
         ///
         ///   ABORTED, UNAVAILABLE  not finished: call again
         pub async fn delete_sandbox(
@@ -2049,7 +2056,9 @@ pub mod compute_driver_server {
             tonic::Status,
         >;
         /// Hands over the driver-wide settings, which the gateway has already checked against `settings_schema`. Sent after every
-        /// handshake; the same settings again change nothing. Sandboxes that exist are not touched by a change.
+        /// handshake, also when there are none; the same settings again change nothing. Sandboxes that exist are not touched by a
+        /// change. Until a driver process has been configured once, every RPC but Handshake, Configure and Fingerprint is
+        /// FAILED_PRECONDITION with the violation type "NOT_CONFIGURED".
         ///
         ///   INVALID_ARGUMENT     a setting is wrong; all violations at once, with paths as in the settings ("registry.url")
         async fn configure(
@@ -2102,8 +2111,8 @@ pub mod compute_driver_server {
         /// Accepts a sandbox and starts it. Answers as soon as the driver has taken responsibility; progress comes by Watch.
         ///
         /// Idempotent on `sandbox_id`: the same spec again gives the same sandbox and handle, another spec is ALREADY_EXISTS. Two
-        /// specs are the same when their bytes are, after deterministic serialization, but for `bootstrap_token`, which counts
-        /// only the first time.
+        /// specs are the same when their bytes are, after deterministic serialization, but for `bootstrap_token` and
+        /// `image.credentials`, which count only the first time.
         /// The driver makes sure, before it answers, that the platform or the driver will remove the sandbox's processes at
         /// `expire_time_unix_ms` even if the gateway never calls again.
         /// On an error nothing is left behind, or what is left is listed and can be deleted by this id.
@@ -2149,8 +2158,9 @@ pub mod compute_driver_server {
             tonic::Response<super::StopSandboxResponse>,
             tonic::Status,
         >;
-        /// Removes it with all that belongs to it. Legal in every state, also while it is being created. Answers when nothing is
-        /// left. OK for an id that is not known (any more).
+        /// Removes it with all that belongs to it. Legal in every state, also while it is being created: it takes over from any
+        /// other operation on this sandbox, which ends with ABORTED. Answers when nothing is left. OK for an id that is not known
+        /// (any more).
         ///
         ///   ABORTED, UNAVAILABLE  not finished: call again
         async fn delete_sandbox(
