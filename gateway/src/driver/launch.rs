@@ -1,1 +1,300 @@
-//! Not written yet.
+//! A built-in driver's process: its socket, its start, its death, its next start.
+//!
+//! The gateway binds the socket and keeps it open, so connections made while no process runs wait
+//! in its queue for the next one. The process inherits the listener as descriptor 3, and as stdin
+//! a pipe that nobody writes to: it reads its end when the gateway has died, however it died.
+
+use std::os::fd::{AsRawFd, RawFd};
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
+use std::process::{ExitStatus, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::process::{Child, Command};
+use tokio::sync::{Notify, watch};
+use tokio::time::{Instant, sleep, timeout};
+use tokio_util::sync::CancellationToken;
+
+use super::log::{LastWords, forward};
+use super::shared::Shared;
+use super::trouble::Trouble;
+use crate::transport;
+
+/// The first descriptor of systemd's socket activation.
+const LISTEN_FD: RawFd = 3;
+/// How long the last lines of a dead process may take to arrive: its children may hold its pipes.
+const LAST_WORDS_WAIT: Duration = Duration::from_millis(200);
+/// Of the gateway's own environment; they mean the gateway, not its children.
+const OWN_VARIABLES: [&str; 5] = [
+    "LISTEN_PID",
+    "LISTEN_FDNAMES",
+    "NOTIFY_SOCKET",
+    "WATCHDOG_PID",
+    "WATCHDOG_USEC",
+];
+
+/// Whether the process runs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Process {
+    /// On its way, for the first time.
+    Starting,
+    Up,
+    Down(Trouble),
+}
+
+/// The view on the process that the driver's task has.
+#[derive(Debug, Clone)]
+pub(super) struct ProcessWatch {
+    process: watch::Receiver<Process>,
+    restart: Arc<Notify>,
+}
+
+impl ProcessWatch {
+    /// Waits until it runs. Keeps the view's error true until then.
+    pub(super) async fn up(&mut self, shared: &Shared) {
+        loop {
+            match &*self.process.borrow_and_update() {
+                Process::Up => return,
+                Process::Down(trouble) => shared.disconnect(false, &trouble.error, &trouble.fix),
+                Process::Starting => {}
+            }
+            if self.process.changed().await.is_err() {
+                // The launcher has ended, and so will whoever waits here.
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+
+    /// Waits until it has ended.
+    pub(super) async fn down(&mut self) -> Trouble {
+        loop {
+            if let Process::Down(trouble) = &*self.process.borrow_and_update() {
+                return trouble.clone();
+            }
+            if self.process.changed().await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+
+    /// Has it killed and started anew.
+    pub(super) fn restart(&self) {
+        self.restart.notify_one();
+    }
+}
+
+/// Keeps one program running.
+#[derive(Debug)]
+pub(super) struct Launcher {
+    shared: Arc<Shared>,
+    program: PathBuf,
+    socket: PathBuf,
+    process: watch::Sender<Process>,
+    restart: Arc<Notify>,
+    cancel: CancellationToken,
+}
+
+impl Launcher {
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        program: PathBuf,
+        socket: PathBuf,
+        cancel: CancellationToken,
+    ) -> (Self, ProcessWatch) {
+        let (process, watch) = watch::channel(Process::Starting);
+        let restart = Arc::new(Notify::new());
+        let process_watch = ProcessWatch {
+            process: watch,
+            restart: restart.clone(),
+        };
+        let launcher = Self {
+            shared,
+            program,
+            socket,
+            process,
+            restart,
+            cancel,
+        };
+        (launcher, process_watch)
+    }
+
+    /// Runs until cancelled; then the process has ended.
+    pub(super) async fn run(self) {
+        let timing = self.shared.timing.clone();
+        let mut pause = timing.backoff_min;
+        let mut listener = None;
+        loop {
+            let started = Instant::now();
+            let trouble = self.once(&mut listener).await;
+            if self.cancel.is_cancelled() {
+                // The next gateway binds a new one.
+                let _ = std::fs::remove_file(&self.socket);
+                return;
+            }
+            tracing::error!(driver.name = %self.shared.name, error = trouble.error, "driver down");
+            self.shared.update(|view| view.pid = None);
+            self.process.send_replace(Process::Down(trouble));
+            if started.elapsed() >= timing.backoff_reset {
+                pause = timing.backoff_min;
+            }
+            let slept = self.cancel.run_until_cancelled(sleep(pause));
+            if slept.await.is_none() {
+                let _ = std::fs::remove_file(&self.socket);
+                return;
+            }
+            pause = (pause * 2).min(timing.backoff_max);
+        }
+    }
+
+    /// One life of the process.
+    async fn once(&self, listener: &mut Option<UnixListener>) -> Trouble {
+        let bound = match listener {
+            Some(bound) => bound,
+            None => match bind(&self.socket) {
+                Ok(bound) => listener.insert(bound),
+                Err(trouble) => return trouble,
+            },
+        };
+        let mut child = match command(&self.program, bound).spawn() {
+            Ok(child) => child,
+            Err(error) => return cannot_start(&self.program, &error),
+        };
+        tracing::info!(driver.name = %self.shared.name, pid = child.id(), "driver started");
+        self.shared.update(|view| view.pid = child.id());
+        self.process.send_replace(Process::Up);
+        // Its other end closes when this gateway is gone.
+        let _stdin = child.stdin.take();
+        let last_words = LastWords::default();
+        let mut lines = tokio::task::JoinSet::new();
+        if let Some(stdout) = child.stdout.take() {
+            lines.spawn(forward(stdout, self.shared.name.clone(), None));
+        }
+        if let Some(stderr) = child.stderr.take() {
+            let last_words = last_words.clone();
+            lines.spawn(forward(stderr, self.shared.name.clone(), Some(last_words)));
+        }
+        let status = self.wait(&mut child).await;
+        let _ = timeout(LAST_WORDS_WAIT, async {
+            while lines.join_next().await.is_some() {}
+        })
+        .await;
+        ended(&self.program, status, &last_words.get())
+    }
+
+    /// Until it ends by itself, is unwanted, or has to be started anew.
+    async fn wait(&self, child: &mut Child) -> std::io::Result<ExitStatus> {
+        tokio::select! {
+            status = child.wait() => return status,
+            () = self.restart.notified() => {
+                tracing::error!(driver.name = %self.shared.name, "driver does not answer: killed");
+                // Stopped processes do not hear anything else.
+                child.start_kill()?;
+            }
+            () = self.cancel.cancelled() => {
+                terminate(child);
+                if let Ok(status) = timeout(self.shared.timing.stop_grace, child.wait()).await {
+                    return status;
+                }
+                tracing::warn!(driver.name = %self.shared.name, "driver did not end: killed");
+                child.start_kill()?;
+            }
+        }
+        child.wait().await
+    }
+}
+
+/// Makes the directory, private, and listens in it.
+fn bind(socket: &Path) -> Result<UnixListener, Trouble> {
+    use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+    let failed = |error: std::io::Error| {
+        Trouble::failing(format!("cannot listen on {}: {error}", socket.display()))
+    };
+    let directory = socket.parent().unwrap_or(Path::new("/"));
+    let mut builder = std::fs::DirBuilder::new();
+    builder
+        .recursive(true)
+        .mode(0o700)
+        .create(directory)
+        .map_err(failed)?;
+    let private = std::fs::Permissions::from_mode(0o700);
+    std::fs::set_permissions(directory, private).map_err(failed)?;
+    // Of a gateway that ran before.
+    match std::fs::remove_file(socket) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(failed(error)),
+        _ => {}
+    }
+    let listener = transport::bind(socket).map_err(failed)?;
+    let private = std::fs::Permissions::from_mode(0o600);
+    std::fs::set_permissions(socket, private).map_err(failed)?;
+    Ok(listener)
+}
+
+#[allow(unsafe_code, reason = "passing a descriptor under a fixed number")]
+fn command(program: &Path, listener: &UnixListener) -> Command {
+    let mut command = Command::new(program);
+    command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .env("LISTEN_FDS", "1")
+        .env("COFFERDAM_LISTEN_FD", LISTEN_FD.to_string())
+        // Ctrl-C at the gateway's terminal is the gateway's alone.
+        .process_group(0)
+        .kill_on_drop(true);
+    for variable in OWN_VARIABLES {
+        command.env_remove(variable);
+    }
+    let listener = listener.as_raw_fd();
+    // SAFETY: between fork and exec only async-signal-safe calls are made: dup2 and fcntl. The
+    // listener is open in the parent for as long as this command is used.
+    unsafe {
+        command.pre_exec(move || {
+            let done = match listener == LISTEN_FD {
+                true => libc::fcntl(LISTEN_FD, libc::F_SETFD, 0),
+                false => libc::dup2(listener, LISTEN_FD),
+            };
+            match done {
+                -1 => Err(std::io::Error::last_os_error()),
+                _ => Ok(()),
+            }
+        });
+    }
+    command
+}
+
+fn terminate(child: &Child) {
+    let pid = child
+        .id()
+        .and_then(|id| i32::try_from(id).ok())
+        .and_then(rustix::process::Pid::from_raw);
+    if let Some(pid) = pid {
+        // It has not been waited for, so the number is still its own.
+        let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
+    }
+}
+
+fn cannot_start(program: &Path, error: &std::io::Error) -> Trouble {
+    let program = program.display();
+    let trouble = Trouble::failing(format!("cannot start the driver {program}: {error}"));
+    match error.kind() {
+        std::io::ErrorKind::NotFound => trouble.with_fix(format!(
+            "install {program}, or take the driver out of the configuration"
+        )),
+        std::io::ErrorKind::PermissionDenied => trouble.with_fix(format!("chmod 755 {program}")),
+        _ => trouble,
+    }
+}
+
+fn ended(program: &Path, status: std::io::Result<ExitStatus>, last_words: &str) -> Trouble {
+    let status = match status {
+        Ok(status) => status.to_string(),
+        Err(error) => error.to_string(),
+    };
+    let program = program.display();
+    let error = format!("the driver {program} ended ({status})");
+    match last_words {
+        "" => Trouble::failing(error),
+        words => Trouble::failing(format!("{error}: {words}")),
+    }
+}

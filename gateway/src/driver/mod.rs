@@ -17,25 +17,29 @@ mod connect;
 pub mod convert;
 mod error;
 mod event;
+mod fingerprint;
 mod handle;
 mod handshake;
+mod inventory;
 mod launch;
-mod link;
+mod log;
 mod registry;
 mod schema;
+mod shared;
 mod source;
-mod streams;
+mod status;
 mod supervisor_binary;
 mod task;
 mod timing;
+mod trouble;
 mod view;
+mod watch;
 
 pub use capabilities::{Capabilities, Execution, ImageSources};
 pub use error::{CallError, CallErrorKind, Violation};
 pub use event::DriverEvent;
-pub use handle::{
-    CreateCall, Driver, Inventory, RecoverItem, RecoverOutcome, Recovered, StartCall,
-};
+pub use handle::{CreateCall, Driver, StartCall};
+pub use inventory::{Inventory, RecoverItem, RecoverOutcome, Recovered};
 pub use registry::{Registry, RegistryOptions};
 pub use schema::schema_violations;
 pub use source::{DriverSource, DriverSpec};

@@ -1,7 +1,13 @@
-//! HTTP/2 over one byte stream that somebody else made, and Unix sockets under long paths.
+//! HTTP/2 over one byte stream that somebody else made, and Unix sockets under paths of any length.
 //!
-//! It knows neither drivers nor supervisors.
+//! It knows neither drivers nor supervisors. A [`Channel`] is exactly one connection: it never
+//! reconnects behind its user's back, because on both kinds of stream something has to be said
+//! first (a handshake, a hello) before calls make sense.
 
 mod channel;
+mod tap;
+mod unix;
 
-pub use channel::{Channel, ChannelError};
+pub use channel::{Channel, ChannelOptions, KeepAlive};
+pub use tap::PeerKind;
+pub use unix::{bind, connect};

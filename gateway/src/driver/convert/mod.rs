@@ -1,14 +1,27 @@
 //! The only place where types of `compute.v1` and of the model meet.
 //!
-//! Towards the gateway: what is unknown becomes `Unknown` or `None`, what cannot be is an error.
-//! Towards the wire: every default is written out.
+//! Towards the gateway: a value that a newer driver may have invented becomes `Unknown` or `None`;
+//! what makes no sense at all is an error. Towards the wire: every field is written out.
 
-use cofferdam_proto::compute::v1 as wire;
+mod json;
+mod observation;
+mod platform;
+mod spec;
+#[cfg(test)]
+mod tests;
 
-use super::{Capabilities, Fingerprint};
-use crate::model::{Observation, SandboxSpec};
+pub(super) use json::INTEGER_MAX;
+pub use json::{struct_from_wire, struct_to_wire};
+pub(super) use observation::sandbox_id;
+pub use observation::{
+    handle_from_wire, handle_to_wire, observation_from_wire, observation_to_wire,
+};
+pub use platform::{
+    capabilities_from_wire, capabilities_to_wire, fingerprint_from_wire, fingerprint_to_wire,
+};
+pub use spec::{spec_from_wire, spec_to_wire};
 
-/// A message that no driver or store may hold.
+/// A message that no driver may send and no store may hold.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{what} is not valid: {problem}")]
 pub struct ConvertError {
@@ -16,42 +29,25 @@ pub struct ConvertError {
     pub problem: String,
 }
 
-pub fn spec_to_wire(spec: &SandboxSpec) -> wire::SandboxSpec {
-    let _ = spec;
-    todo!()
-}
+/// Maps two enums onto each other. The first pair is what the wire calls unspecified and stands for
+/// everything that this gateway does not know.
+macro_rules! enums {
+    ($to:ident, $from:ident, $model:ty, $wire:ty: $none:ident = $unset:ident,
+     $($here:ident = $there:ident),+ $(,)?) => {
+        fn $to(value: $model) -> i32 {
+            let there = match value {
+                <$model>::$none => <$wire>::$unset,
+                $(<$model>::$here => <$wire>::$there,)+
+            };
+            there as i32
+        }
 
-pub fn spec_from_wire(spec: wire::SandboxSpec) -> Result<SandboxSpec, ConvertError> {
-    let _ = spec;
-    todo!()
+        fn $from(value: i32) -> $model {
+            match <$wire>::try_from(value) {
+                Ok(<$wire>::$unset) | Err(_) => <$model>::$none,
+                $(Ok(<$wire>::$there) => <$model>::$here,)+
+            }
+        }
+    };
 }
-
-pub fn observation_to_wire(observation: &Observation) -> wire::Sandbox {
-    let _ = observation;
-    todo!()
-}
-
-pub fn observation_from_wire(sandbox: wire::Sandbox) -> Result<Observation, ConvertError> {
-    let _ = sandbox;
-    todo!()
-}
-
-pub fn capabilities_to_wire(capabilities: &Capabilities) -> wire::Capabilities {
-    let _ = capabilities;
-    todo!()
-}
-
-pub fn fingerprint_to_wire(fingerprint: &Fingerprint) -> wire::FingerprintResponse {
-    let _ = fingerprint;
-    todo!()
-}
-
-pub fn struct_to_wire(map: &serde_json::Map<String, serde_json::Value>) -> prost_types::Struct {
-    let _ = map;
-    todo!()
-}
-
-pub fn struct_from_wire(value: prost_types::Struct) -> serde_json::Map<String, serde_json::Value> {
-    let _ = value;
-    todo!()
-}
+use enums;

@@ -1,0 +1,104 @@
+//! What a driver's task publishes and its handles read.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use cofferdam_proto::compute::v1::compute_driver_client::ComputeDriverClient;
+use tokio::sync::watch;
+
+use super::schema::Schema;
+use super::{DriverState, DriverView, Timing};
+use crate::model::DriverName;
+use crate::transport::Channel;
+
+/// A connection on which the handshake is done.
+#[derive(Debug, Clone)]
+pub(super) struct Link {
+    pub(super) channel: Channel,
+}
+
+impl Link {
+    pub(super) fn client(&self) -> ComputeDriverClient<Channel> {
+        ComputeDriverClient::new(self.channel.clone())
+    }
+}
+
+/// One driver's state. The task writes, everybody reads.
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) name: DriverName,
+    pub(super) timing: Timing,
+    view: watch::Sender<Arc<DriverView>>,
+    link: watch::Sender<Option<Link>>,
+    /// Of `driver_config`, as of the last handshake.
+    config_schema: Mutex<Arc<Schema>>,
+}
+
+impl Shared {
+    pub(super) fn new(view: DriverView, timing: Timing) -> Self {
+        Self {
+            name: view.name.clone(),
+            timing,
+            view: watch::Sender::new(Arc::new(view)),
+            link: watch::Sender::new(None),
+            config_schema: Mutex::default(),
+        }
+    }
+
+    pub(super) fn view(&self) -> Arc<DriverView> {
+        self.view.borrow().clone()
+    }
+
+    pub(super) fn views(&self) -> watch::Receiver<Arc<DriverView>> {
+        self.view.subscribe()
+    }
+
+    pub(super) fn links(&self) -> watch::Receiver<Option<Link>> {
+        self.link.subscribe()
+    }
+
+    /// Changes the view; wakes those who watch it only if something is different.
+    pub(super) fn update(&self, change: impl FnOnce(&mut DriverView)) {
+        self.view.send_if_modified(|current| {
+            let mut next = DriverView::clone(current);
+            change(&mut next);
+            let differs = next != **current;
+            if differs {
+                *current = Arc::new(next);
+            }
+            differs
+        });
+    }
+
+    /// Calls work from now on.
+    pub(super) fn connect(&self, link: Link) {
+        self.link.send_replace(Some(link));
+        self.update(|view| {
+            view.state = DriverState::Connected;
+            view.error.clear();
+            view.fix.clear();
+        });
+    }
+
+    /// Calls wait from now on, or fail if it was `refused`.
+    pub(super) fn disconnect(&self, refused: bool, error: &str, fix: &str) {
+        self.update(|view| {
+            view.state = match refused {
+                true => DriverState::Refused,
+                false => DriverState::Connecting,
+            };
+            view.error = error.to_owned();
+            view.fix = fix.to_owned();
+        });
+        self.link.send_replace(None);
+    }
+
+    pub(super) fn config_schema(&self) -> Arc<Schema> {
+        let schema = self.config_schema.lock();
+        schema.unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(super) fn set_config_schema(&self, schema: Schema) {
+        let mut place = (self.config_schema.lock()).unwrap_or_else(PoisonError::into_inner);
+        *place = Arc::new(schema);
+    }
+}
