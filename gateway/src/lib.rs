@@ -1,1 +1,16 @@
 //! The gateway: admission, readiness, callbacks, execution, output and records, for any platform.
+//!
+//! It never names a backend: every platform is a driver process behind `compute_driver.proto`.
+
+mod api;
+pub mod app;
+pub mod callback;
+pub mod config;
+pub mod driver;
+pub mod execution;
+pub mod model;
+pub mod output;
+mod reconcile;
+pub mod sandbox;
+pub mod store;
+pub mod transport;

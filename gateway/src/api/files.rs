@@ -1,0 +1,284 @@
+//! Files, archives, ports: passed on to the sandbox's supervisor, a piece at a time.
+
+use std::pin::Pin;
+use std::time::Duration;
+
+use cofferdam_proto::gateway::v1 as wire;
+use cofferdam_proto::supervisor::v1 as inner;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_stream::{Stream, StreamExt};
+use tonic::{Code, Status, Streaming};
+
+use super::intake::not_ready;
+use super::status::ApiError;
+use crate::callback::Session;
+use crate::model::SandboxState;
+use crate::sandbox::{Activity, Sandbox};
+
+pub(super) type Out<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+/// Pieces between the two streams.
+const PIECES_MAX: usize = 4;
+/// The answer to a request that moves no data.
+const CALL_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// A session, and the sandbox kept from being idle.
+pub(super) struct Open {
+    session: Session,
+    activity: Activity,
+}
+
+pub(super) fn open(sandbox: &Sandbox) -> Result<Open, ApiError> {
+    let view = sandbox.view();
+    match (&view.session, view.facts.state) {
+        (Some(session), SandboxState::Ready) => Ok(Open {
+            session: session.clone(),
+            activity: sandbox.activity(),
+        }),
+        _ => Err(not_ready(&view.facts)),
+    }
+}
+
+/// What the supervisor says is what the caller gets, with our reasons.
+fn refused(status: &Status) -> ApiError {
+    let reason = match status.code() {
+        Code::NotFound => "FILE_NOT_FOUND",
+        Code::PermissionDenied => "FILE_ACCESS_DENIED",
+        Code::ResourceExhausted => "NO_SPACE",
+        Code::DataLoss => "CHECKSUM_DIFFERS",
+        Code::Unavailable | Code::Cancelled | Code::Unknown => "SESSION_LOST",
+        _ => "FILE_OPERATION_FAILED",
+    };
+    let code = match status.code() {
+        Code::Cancelled | Code::Unknown => Code::Unavailable,
+        code => code,
+    };
+    ApiError::new(code, reason, status.message().to_owned())
+}
+
+async fn answer<T>(
+    call: impl Future<Output = Result<tonic::Response<T>, Status>>,
+) -> Result<T, ApiError> {
+    match tokio::time::timeout(CALL_TIMEOUT, call).await {
+        Ok(Ok(response)) => Ok(response.into_inner()),
+        Ok(Err(status)) => Err(refused(&status)),
+        Err(_) => Err(ApiError::new(
+            Code::DeadlineExceeded,
+            "SESSION_LOST",
+            "the sandbox's supervisor did not answer in time",
+        )),
+    }
+}
+
+fn passed_on<A, B>(
+    open: Open,
+    stream: Streaming<A>,
+    convert: impl Fn(A) -> Option<B> + Send + 'static,
+) -> Out<B>
+where
+    A: Send + 'static,
+    B: Send + 'static,
+{
+    let activity = open.activity;
+    Box::pin(stream.filter_map(move |piece| {
+        let _in_use = &activity;
+        match piece {
+            Ok(piece) => convert(piece).map(Ok),
+            Err(status) => Some(Err(refused(&status).into())),
+        }
+    }))
+}
+
+fn info(info: inner::FileInfo) -> wire::FileInfo {
+    use wire::file_info::Kind;
+    let kind = match info.kind() {
+        inner::FileKind::Regular => Kind::Regular,
+        inner::FileKind::Directory => Kind::Directory,
+        inner::FileKind::Symlink => Kind::Symlink,
+        inner::FileKind::Special => Kind::Special,
+        inner::FileKind::Unspecified => Kind::Unspecified,
+    };
+    wire::FileInfo {
+        path: info.path,
+        kind: kind.into(),
+        size_bytes: info.size_bytes,
+        mode: info.mode,
+        uid: info.uid,
+        gid: info.gid,
+        modify_time_unix_ms: info.modify_time_unix_ms,
+        link_target: info.link_target,
+    }
+}
+
+pub(super) async fn read_file(
+    open: Open,
+    path: String,
+) -> Result<Out<wire::ReadFileResponse>, ApiError> {
+    use inner::read_file_response::Part as In;
+    use wire::read_file_response::Part;
+    let request = inner::ReadFileRequest {
+        path,
+        ..Default::default()
+    };
+    let mut client = open.session.client();
+    let stream = answer(client.read_file(request)).await?;
+    Ok(passed_on(open, stream, |piece: inner::ReadFileResponse| {
+        let part = match piece.part? {
+            In::Info(file) => Part::Info(info(file)),
+            In::Data(data) => Part::Data(data),
+            In::Digest(digest) => Part::Sha256(digest.sha256),
+        };
+        Some(wire::ReadFileResponse { part: Some(part) })
+    }))
+}
+
+pub(super) async fn stat(
+    open: Open,
+    request: wire::StatFileRequest,
+) -> Result<wire::StatFileResponse, ApiError> {
+    let request = inner::StatFileRequest {
+        path: request.path,
+        follow: request.follow,
+    };
+    let mut client = open.session.client();
+    let found = answer(client.stat_file(request)).await?;
+    Ok(wire::StatFileResponse {
+        info: found.info.map(info),
+    })
+}
+
+/// Pieces go on as they come; without `finish` the supervisor writes nothing.
+pub(super) async fn write_file(
+    open: Open,
+    first: wire::WriteFileOpen,
+    mut pieces: Streaming<wire::WriteFileRequest>,
+) -> Result<wire::WriteFileResponse, ApiError> {
+    use inner::write_file_request::Part;
+    use wire::write_file_request::Part as In;
+    let (sender, receiver) = mpsc::channel(PIECES_MAX);
+    let request = |part| inner::WriteFileRequest { part: Some(part) };
+    let head = Part::Open(inner::WriteFileOpen {
+        path: first.path,
+        mode: first.mode,
+        parents: first.parents,
+    });
+    let mut feeding = JoinSet::new();
+    feeding.spawn(async move {
+        if sender.send(request(head)).await.is_err() {
+            return;
+        }
+        while let Ok(Some(piece)) = pieces.message().await {
+            let part = match piece.part {
+                Some(In::Data(data)) => Part::Data(data),
+                Some(In::Finish(finish)) => Part::Finish(inner::WriteFileFinish {
+                    sha256: finish.sha256,
+                }),
+                Some(In::Open(_)) | None => return,
+            };
+            if sender.send(request(part)).await.is_err() {
+                return;
+            }
+        }
+    });
+    let mut client = open.session.client();
+    let written = client.write_file(ReceiverStream::new(receiver)).await;
+    let written = written.map_err(|status| refused(&status))?.into_inner();
+    Ok(wire::WriteFileResponse {
+        info: written.info.map(info),
+        sha256: written.sha256,
+    })
+}
+
+pub(super) async fn read_archive(
+    open: Open,
+    path: String,
+) -> Result<Out<wire::ArchiveChunk>, ApiError> {
+    let mut client = open.session.client();
+    let stream = answer(client.read_archive(inner::ReadArchiveRequest { path })).await?;
+    Ok(passed_on(open, stream, |piece: inner::ArchiveChunk| {
+        Some(wire::ArchiveChunk { data: piece.data })
+    }))
+}
+
+pub(super) async fn write_archive(
+    open: Open,
+    path: String,
+    mut pieces: Streaming<wire::WriteArchiveRequest>,
+) -> Result<wire::WriteArchiveResponse, ApiError> {
+    use inner::write_archive_request::Part;
+    use wire::write_archive_request::Part as In;
+    let (sender, receiver) = mpsc::channel(PIECES_MAX);
+    let request = |part| inner::WriteArchiveRequest { part: Some(part) };
+    let mut feeding = JoinSet::new();
+    feeding.spawn(async move {
+        let head = Part::Open(inner::WriteArchiveOpen { path });
+        if sender.send(request(head)).await.is_err() {
+            return;
+        }
+        while let Ok(Some(piece)) = pieces.message().await {
+            let Some(In::Data(data)) = piece.part else {
+                return;
+            };
+            if sender.send(request(Part::Data(data))).await.is_err() {
+                return;
+            }
+        }
+    });
+    let mut client = open.session.client();
+    let written = client.write_archive(ReceiverStream::new(receiver)).await;
+    let written = written.map_err(|status| refused(&status))?.into_inner();
+    Ok(wire::WriteArchiveResponse {
+        entries: written.entries,
+        bytes: written.bytes,
+    })
+}
+
+/// One connection to a port of the sandbox, with half-close in both directions.
+pub(super) async fn forward(
+    open: Open,
+    port: u32,
+    mut pieces: Streaming<wire::ForwardRequest>,
+) -> Result<Out<wire::ForwardResponse>, ApiError> {
+    use inner::tunnel_request::Part;
+    use inner::tunnel_response::Part as In;
+    use wire::forward_request::Part as Asked;
+    use wire::forward_response::Part as Given;
+    let (sender, receiver) = mpsc::channel(PIECES_MAX);
+    let request = |part| inner::TunnelRequest { part: Some(part) };
+    let mut feeding = JoinSet::new();
+    feeding.spawn(async move {
+        let target = inner::tunnel_target::Target::Port(port);
+        let head = Part::Open(inner::TunnelTarget {
+            target: Some(target),
+        });
+        if sender.send(request(head)).await.is_err() {
+            return;
+        }
+        while let Ok(Some(piece)) = pieces.message().await {
+            let Some(Asked::Data(data)) = piece.part else {
+                return;
+            };
+            if sender.send(request(Part::Data(data))).await.is_err() {
+                return;
+            }
+        }
+    });
+    let mut client = open.session.client();
+    let stream = client.tunnel(ReceiverStream::new(receiver)).await;
+    let stream = stream.map_err(|status| refused(&status))?.into_inner();
+    Ok(passed_on(
+        open,
+        stream,
+        move |piece: inner::TunnelResponse| {
+            // Ends with this stream.
+            let _parent = &feeding;
+            let part = match piece.part? {
+                In::Opened(_) => Given::Opened(wire::ForwardOpened {}),
+                In::Data(data) => Given::Data(data),
+            };
+            Some(wire::ForwardResponse { part: Some(part) })
+        },
+    ))
+}

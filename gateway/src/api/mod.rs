@@ -1,0 +1,81 @@
+//! The callers' API: gRPC on a Unix socket, callers known by the kernel's word.
+//!
+//! ```text
+//!  socket ─► service (decode, authorise, delegate, encode) ─► intake ─► Sandboxes, Executions
+//!                 convert.rs, status.rs: the only mappings
+//! ```
+
+mod caller;
+mod convert;
+mod execute;
+mod files;
+mod intake;
+mod server;
+mod service;
+mod status;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+pub(crate) use server::{ApiServer, BindError};
+
+use crate::config::Config;
+use crate::driver::Registry;
+use crate::execution::Executions;
+use crate::model::UnixMillis;
+use crate::sandbox::Sandboxes;
+use crate::store::Store;
+use intake::Intake;
+
+/// What the API delegates to.
+#[derive(Debug, Clone)]
+pub(crate) struct Api(Arc<Parts>);
+
+#[derive(Debug)]
+struct Parts {
+    intake: Intake,
+    store: Store,
+    drivers: Registry,
+    sandboxes: Sandboxes,
+    executions: Executions,
+    gateway_id: String,
+    default_driver: String,
+    cancel_grace: std::time::Duration,
+    start_time: UnixMillis,
+    ready: AtomicBool,
+    draining: AtomicBool,
+}
+
+impl Api {
+    pub(crate) fn new(
+        config: &Config,
+        store: Store,
+        drivers: Registry,
+        sandboxes: Sandboxes,
+        executions: Executions,
+    ) -> Self {
+        Self(Arc::new(Parts {
+            intake: Intake::new(config.clone(), drivers.clone()),
+            gateway_id: store.gateway_id().to_owned(),
+            store,
+            drivers,
+            sandboxes,
+            executions,
+            default_driver: config.default_driver.to_string(),
+            cancel_grace: config.executions.cancel_grace,
+            start_time: UnixMillis::now(),
+            ready: AtomicBool::new(false),
+            draining: AtomicBool::new(false),
+        }))
+    }
+
+    /// Drivers have answered and recovery is complete.
+    pub(crate) fn set_ready(&self) {
+        self.0.ready.store(true, Ordering::Relaxed);
+    }
+
+    /// From now on no new work is taken.
+    pub(crate) fn drain(&self) {
+        self.0.draining.store(true, Ordering::Relaxed);
+    }
+}

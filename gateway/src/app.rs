@@ -1,0 +1,325 @@
+//! Composes a configuration into a running gateway, and takes it apart again.
+//!
+//! ```text
+//!  open store ─► bind socket ─► resume sandboxes, executions ─► start drivers ─► serve
+//!                                             drivers answered, inventories taken ─► READY
+//!  shutdown: take no new work ─► let executions end (deadline) ─► cut streams ─► close store
+//! ```
+//!
+//! Sandboxes outlive it: what is still running is found again by the next start.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::{info, warn};
+
+use crate::api::{Api, ApiServer, BindError};
+use crate::callback::{TokenStore, TokenStoreError};
+use crate::config::Config;
+use crate::driver::{Registry, RegistryOptions, SupervisorBinary, SupervisorBinaryError, Timing};
+use crate::execution::{Executions, ExecutionsOptions};
+use crate::model::{SandboxId, Token, UnixMillis};
+use crate::reconcile;
+use crate::sandbox::{Sandboxes, SandboxesOptions};
+use crate::store::{Store, StoreError};
+
+/// Drivers' news that may wait; a full queue makes the drivers' watches wait.
+const EVENTS_MAX: usize = 1_024;
+/// `ready` waits at most this long for drivers that do not answer.
+const DRIVERS_PATIENCE: Duration = Duration::from_secs(10);
+/// Tasks get this long to end once they were told to.
+const TASKS_PATIENCE: Duration = Duration::from_secs(5);
+/// Ended executions are looked through for what is past its retention this often.
+const RETENTION_INTERVAL: Duration = Duration::from_secs(600);
+const RETENTION_PORTION: usize = 500;
+const SANDBOXES_MAX_DEFAULT: usize = 10_000;
+
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error("cannot make {path}")]
+    Directory {
+        path: PathBuf,
+        source: std::io::Error,
+    },
+    #[error(transparent)]
+    Supervisor(#[from] SupervisorBinaryError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Bind(#[from] BindError),
+}
+
+/// A running gateway.
+#[derive(Debug)]
+pub struct App {
+    api: Api,
+    executions: Executions,
+    drivers: Registry,
+    store: Store,
+    socket: PathBuf,
+    /// New connections and new work end.
+    stop: CancellationToken,
+    /// Streams end.
+    cut: CancellationToken,
+    /// Sandbox tasks, runners and reconciling end; then the drivers.
+    tasks_cancel: CancellationToken,
+    drivers_cancel: CancellationToken,
+    tasks: TaskTracker,
+    server: TaskTracker,
+}
+
+/// Rotated tokens go to the store.
+#[derive(Debug)]
+struct StoredTokens(Store);
+
+impl TokenStore for StoredTokens {
+    fn rotate<'a>(
+        &'a self,
+        sandbox: &'a SandboxId,
+        current: &'a Token,
+        next: &'a Token,
+    ) -> BoxFuture<'a, Result<(), TokenStoreError>> {
+        Box::pin(async move { Ok(self.0.rotate_token(sandbox, current, next).await?) })
+    }
+}
+
+impl App {
+    /// Starts everything; waits for no driver.
+    pub async fn start(config: Config) -> Result<Self, StartError> {
+        make_private_directory(&config.state_dir)?;
+        make_runtime_directory(&config.runtime_dir)?;
+        let supervisor = SupervisorBinary::load(&config.supervisor).await?;
+        let store = Store::open(&config.state_dir.join("gateway.db")).await?;
+        let server = ApiServer::bind(&config.socket).await?;
+
+        let tasks = TaskTracker::new();
+        let tasks_cancel = CancellationToken::new();
+        let drivers_cancel = CancellationToken::new();
+        let (events, events_rx) = mpsc::channel(EVENTS_MAX);
+        let drivers = Registry::start(RegistryOptions {
+            specs: config.drivers.clone(),
+            gateway_id: store.gateway_id().to_owned(),
+            supervisor,
+            runtime_dir: config.runtime_dir.clone(),
+            events,
+            cancel: drivers_cancel.clone(),
+            tasks: tasks.clone(),
+            timing: Timing::default(),
+        });
+        let sandboxes = Sandboxes::new(SandboxesOptions {
+            store: store.clone(),
+            drivers: drivers.clone(),
+            token_store: Arc::new(StoredTokens(store.clone())),
+            runtime_dir: config.runtime_dir.clone(),
+            gateway_id: store.gateway_id().to_owned(),
+            create_timeout: config.create_timeout,
+            session_timeout: config.session_timeout,
+            sandboxes_max: config
+                .maximum
+                .sandboxes
+                .and_then(|max| usize::try_from(max).ok())
+                .unwrap_or(SANDBOXES_MAX_DEFAULT),
+            tasks: tasks.clone(),
+            cancel: tasks_cancel.clone(),
+        });
+        let executions = Executions::new(ExecutionsOptions {
+            store: store.clone(),
+            drivers: drivers.clone(),
+            sandboxes: sandboxes.clone(),
+            output_dir: config.state_dir.join("output"),
+            running_max: config.executions.running_max,
+            queue_max: config.executions.queue_max,
+            cancel_grace: config.executions.cancel_grace,
+            tasks: tasks.clone(),
+            cancel: tasks_cancel.clone(),
+        });
+        resume(&store, &sandboxes, &executions).await?;
+        tasks.spawn(reconcile::run(
+            events_rx,
+            drivers.clone(),
+            sandboxes.clone(),
+            tasks_cancel.clone(),
+        ));
+        tasks.spawn(retain(
+            store.clone(),
+            config.state_dir.join("output"),
+            config.executions.retention,
+            tasks_cancel.clone(),
+        ));
+        let api = Api::new(
+            &config,
+            store.clone(),
+            drivers.clone(),
+            sandboxes,
+            executions.clone(),
+        );
+        let mut app = Self {
+            api,
+            executions,
+            drivers,
+            store,
+            socket: config.socket.path.clone(),
+            stop: CancellationToken::new(),
+            cut: CancellationToken::new(),
+            tasks_cancel,
+            drivers_cancel,
+            tasks,
+            server: TaskTracker::new(),
+        };
+        app.serve(server);
+        Ok(app)
+    }
+
+    fn serve(&mut self, server: ApiServer) {
+        let (api, stop, cut) = (self.api.clone(), self.stop.clone(), self.cut.clone());
+        self.server.spawn(async move {
+            if let Err(error) = server.serve(api, stop, cut).await {
+                warn!(%error, "the API's server ended badly");
+            }
+        });
+    }
+
+    /// Where callers connect.
+    pub fn socket(&self) -> &Path {
+        &self.socket
+    }
+
+    /// Waits until the drivers have answered, or have failed to.
+    pub async fn ready(&self) {
+        self.drivers.settled(DRIVERS_PATIENCE).await;
+        self.api.set_ready();
+    }
+
+    /// Ends the gateway. Executions get until `patience` is over to end by themselves; what is
+    /// still running then goes on in its sandbox and is found again by the next start.
+    pub async fn shutdown(self, patience: Duration) {
+        self.api.drain();
+        let deadline = Instant::now() + patience;
+        if !self.executions.drained(deadline).await {
+            info!(
+                running = self.executions.count(),
+                "executions go on without this gateway"
+            );
+        }
+        self.stop.cancel();
+        self.server.close();
+        // Those who still follow something are told by the end of their streams.
+        self.tasks_cancel.cancel();
+        let ended = tokio::time::timeout(Duration::from_secs(1), self.server.wait()).await;
+        if ended.is_err() {
+            self.cut.cancel();
+            self.server.wait().await;
+        }
+        self.drivers_cancel.cancel();
+        self.tasks.close();
+        if tokio::time::timeout(TASKS_PATIENCE, self.tasks.wait())
+            .await
+            .is_err()
+        {
+            warn!(left = self.tasks.len(), "tasks did not end in time");
+        }
+        self.store.close().await;
+    }
+}
+
+async fn resume(
+    store: &Store,
+    sandboxes: &Sandboxes,
+    executions: &Executions,
+) -> Result<(), StartError> {
+    let stored = store.sandboxes().await?;
+    let unfinished = store.unfinished_executions().await?;
+    if !stored.is_empty() || !unfinished.is_empty() {
+        info!(
+            sandboxes = stored.len(),
+            executions = unfinished.len(),
+            "taking over from an earlier gateway"
+        );
+    }
+    let owners: std::collections::HashSet<_> = unfinished.iter().map(|e| e.id.clone()).collect();
+    for sandbox in stored {
+        let orphan = match &sandbox.facts.execution_id {
+            Some(execution) => !owners.contains(execution),
+            None => false,
+        };
+        let handle = sandboxes.resume(sandbox);
+        if orphan {
+            // Its execution has ended; only the delete was not written.
+            let message = "its execution has ended".to_owned();
+            let _gone = handle.delete("EXECUTION_ENDED", message).await;
+        }
+    }
+    for execution in unfinished {
+        let one_shot =
+            execution.one_shot && execution.state == crate::model::ExecutionState::Queued;
+        let sandbox = execution.sandbox_id.clone();
+        executions.resume(execution).await;
+        if one_shot && let Some(sandbox) = sandboxes.get(&sandbox) {
+            let message = "its execution did not run".to_owned();
+            let _gone = sandbox.delete("EXECUTION_ENDED", message).await;
+        }
+    }
+    Ok(())
+}
+
+/// Removes the output, then the record, of executions that ended long ago.
+async fn retain(store: Store, output: PathBuf, retention: Duration, cancel: CancellationToken) {
+    loop {
+        let before = UnixMillis(
+            UnixMillis::now()
+                .0
+                .saturating_sub(u64::try_from(retention.as_millis()).unwrap_or(u64::MAX)),
+        );
+        match store
+            .executions_ended_before(before, RETENTION_PORTION)
+            .await
+        {
+            Ok(old) => {
+                for id in old {
+                    if let Err(error) = crate::output::remove(&output.join(id.as_str())) {
+                        warn!(execution.id = %id, %error, "old output was not removed");
+                        continue;
+                    }
+                    if let Err(error) = store.remove_execution(&id).await {
+                        warn!(execution.id = %id, %error, "an old record was not removed");
+                    }
+                }
+            }
+            Err(error) => warn!(%error, "old executions were not looked up"),
+        }
+        if let Err(error) = store.forget_keys_before(before).await {
+            warn!(%error, "old idempotency keys were not removed");
+        }
+        tokio::select! {
+            () = cancel.cancelled() => return,
+            () = tokio::time::sleep(RETENTION_INTERVAL) => {}
+        }
+    }
+}
+
+fn make_private_directory(path: &Path) -> Result<(), StartError> {
+    make_directory(path, 0o700)
+}
+
+/// Callers must be able to pass through to the socket, whose own mode says who may connect.
+fn make_runtime_directory(path: &Path) -> Result<(), StartError> {
+    make_directory(path, 0o755)
+}
+
+fn make_directory(path: &Path, mode: u32) -> Result<(), StartError> {
+    use std::os::unix::fs::DirBuilderExt;
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(mode)
+        .create(path)
+        .map_err(|source| StartError::Directory {
+            path: path.to_path_buf(),
+            source,
+        })
+}

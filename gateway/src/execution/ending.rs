@@ -1,0 +1,229 @@
+//! How an execution ended: pure rules from what was seen to a state, a reason and a sentence.
+//!
+//! No success is invented here: only an exit event with code 0, while nobody was killing the
+//! process, is `Succeeded`.
+
+use cofferdam_proto::supervisor::v1::{self as wire, process_exited::Result as Exit};
+
+use crate::model::{Ending, ExecutionReason, ExecutionState, SandboxFacts, SandboxState};
+
+/// Why the gateway itself is ending the execution.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Kill {
+    Timeout { after_ms: u64 },
+    Canceled,
+    CallerLeft,
+}
+
+const SIGKILL: u32 = 9;
+
+/// The process was killed as by the kernel for want of memory, or its shell says so.
+pub(super) fn may_be_oom(exited: &wire::ProcessExited) -> bool {
+    match exited.result {
+        Some(Exit::Signal(signal)) => signal == SIGKILL,
+        Some(Exit::ExitCode(code)) => code == 128 + SIGKILL,
+        _ => false,
+    }
+}
+
+/// The process ended, by itself or because of `kill`.
+pub(super) fn of_exit(
+    exited: &wire::ProcessExited,
+    kill: Option<&Kill>,
+    oom_killed: bool,
+) -> (ExecutionState, Ending) {
+    let (exit_code, signal) = match &exited.result {
+        Some(Exit::ExitCode(code)) => (Some(i32::try_from(*code).unwrap_or(i32::MAX)), None),
+        Some(Exit::Signal(signal)) => (None, Some(*signal)),
+        Some(Exit::StartFailure(failure)) => return of_start_failure(failure),
+        None => {
+            return lost("the supervisor reported an end without a result");
+        }
+    };
+    let ended = |state, reason, message: String| {
+        let ending = Ending {
+            reason,
+            message,
+            exit_code,
+            signal,
+        };
+        (state, ending)
+    };
+    if let Some(kill) = kill {
+        let (state, reason, message) = killed(kill);
+        return ended(state, reason, message);
+    }
+    if oom_killed {
+        return ended(
+            ExecutionState::Failed,
+            ExecutionReason::OomKilled,
+            "killed because the sandbox reached its memory limit".into(),
+        );
+    }
+    match (exit_code, signal) {
+        (Some(0), _) => ended(
+            ExecutionState::Succeeded,
+            ExecutionReason::Exited,
+            String::new(),
+        ),
+        (Some(code), _) => ended(
+            ExecutionState::Failed,
+            ExecutionReason::Exited,
+            format!("exited with code {code}"),
+        ),
+        (None, signal) => ended(
+            ExecutionState::Failed,
+            ExecutionReason::Signaled,
+            format!("ended by signal {}", signal.unwrap_or_default()),
+        ),
+    }
+}
+
+fn of_start_failure(failure: &wire::StartFailure) -> (ExecutionState, Ending) {
+    use wire::start_failure::Reason;
+    let reason = match failure.reason() {
+        Reason::NotFound => ExecutionReason::ProgramNotFound,
+        Reason::NotExecutable => ExecutionReason::ProgramNotExecutable,
+        _ => ExecutionReason::StartFailed,
+    };
+    let ending = Ending {
+        reason,
+        message: failure.message.clone(),
+        exit_code: None,
+        signal: None,
+    };
+    (ExecutionState::Failed, ending)
+}
+
+fn killed(kill: &Kill) -> (ExecutionState, ExecutionReason, String) {
+    match kill {
+        Kill::Timeout { after_ms } => (
+            ExecutionState::TimedOut,
+            ExecutionReason::Timeout,
+            format!("still running after {after_ms} ms, its timeout"),
+        ),
+        Kill::Canceled => (
+            ExecutionState::Canceled,
+            ExecutionReason::CanceledByCaller,
+            "canceled".into(),
+        ),
+        Kill::CallerLeft => (
+            ExecutionState::Canceled,
+            ExecutionReason::CallerLeft,
+            "the caller's stream was cut and nobody attached again".into(),
+        ),
+    }
+}
+
+/// Killed before it ran, or without a report of its end.
+pub(super) fn of_kill(kill: &Kill) -> (ExecutionState, Ending) {
+    let (state, reason, message) = killed(kill);
+    (state, plain(reason, message))
+}
+
+/// How it ended cannot be known.
+pub(super) fn lost(message: impl Into<String>) -> (ExecutionState, Ending) {
+    let ending = plain(ExecutionReason::SupervisorLost, message.into());
+    (ExecutionState::Lost, ending)
+}
+
+/// The sandbox went away under it. `started`: the process may have done something.
+pub(super) fn of_sandbox_end(facts: &SandboxFacts, started: bool) -> (ExecutionState, Ending) {
+    let why = if facts.message.is_empty() {
+        facts.reason.clone()
+    } else {
+        facts.message.clone()
+    };
+    match (facts.state, facts.reason.as_str()) {
+        (_, "DEADLINE") => (
+            ExecutionState::TimedOut,
+            plain(
+                ExecutionReason::SandboxExpired,
+                "its sandbox reached the end of its lifetime".into(),
+            ),
+        ),
+        (SandboxState::Deleting | SandboxState::Deleted, _) => (
+            ExecutionState::Canceled,
+            plain(
+                ExecutionReason::SandboxDeleted,
+                "its sandbox was deleted".into(),
+            ),
+        ),
+        (_, "OOM_KILLED") => (
+            ExecutionState::Failed,
+            plain(ExecutionReason::OomKilled, why),
+        ),
+        (_, "STOPPED_BY_REQUEST") => (
+            ExecutionState::Canceled,
+            plain(
+                ExecutionReason::SandboxDeleted,
+                "its sandbox was stopped".into(),
+            ),
+        ),
+        _ if started => lost(format!("its sandbox ended: {why}")),
+        _ => (
+            ExecutionState::Failed,
+            plain(
+                ExecutionReason::SandboxFailed,
+                format!("its sandbox could not be used: {}: {why}", facts.reason),
+            ),
+        ),
+    }
+}
+
+pub(super) fn plain(reason: ExecutionReason, message: String) -> Ending {
+    Ending {
+        reason,
+        message,
+        exit_code: None,
+        signal: None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn exited(result: Option<Exit>) -> wire::ProcessExited {
+        wire::ProcessExited {
+            result,
+            ..Default::default()
+        }
+    }
+
+    #[test]
+    fn only_a_reported_code_zero_is_success() {
+        let zero = exited(Some(Exit::ExitCode(0)));
+        assert_eq!(of_exit(&zero, None, false).0, ExecutionState::Succeeded);
+        let others = [
+            exited(None),
+            exited(Some(Exit::ExitCode(1))),
+            exited(Some(Exit::Signal(15))),
+            exited(Some(Exit::StartFailure(wire::StartFailure::default()))),
+        ];
+        for other in others {
+            assert_ne!(of_exit(&other, None, false).0, ExecutionState::Succeeded);
+        }
+    }
+
+    #[test]
+    fn a_killed_process_that_exits_cleanly_is_still_timed_out() {
+        let zero = exited(Some(Exit::ExitCode(0)));
+        let kill = Kill::Timeout { after_ms: 10 };
+        let (state, ending) = of_exit(&zero, Some(&kill), false);
+        assert_eq!(state, ExecutionState::TimedOut);
+        assert_eq!(ending.exit_code, Some(0));
+    }
+
+    #[test]
+    fn an_end_without_a_result_is_lost() {
+        assert_eq!(of_exit(&exited(None), None, false).0, ExecutionState::Lost);
+    }
+
+    #[test]
+    fn a_shell_that_reports_137_may_have_lost_its_child_to_the_memory_limit() {
+        assert!(may_be_oom(&exited(Some(Exit::ExitCode(137)))));
+        assert!(may_be_oom(&exited(Some(Exit::Signal(9)))));
+        assert!(!may_be_oom(&exited(Some(Exit::Signal(15)))));
+    }
+}

@@ -1,0 +1,112 @@
+//! Executions: a command in a sandbox, its output, and how it ended.
+//!
+//! ```text
+//!  QUEUED ──permit──► CLAIMING ──sandbox ready──► RUNNING ──exit──► SUCCEEDED | FAILED
+//!     │                   │                          │
+//!     └─ cancel ──────────┴── sandbox failed ────────┴─► CANCELED | TIMED_OUT | FAILED | LOST
+//! ```
+//!
+//! One runner task owns an execution; callers hold an [`Execution`] and follow its output with a
+//! [`Follow`]. The output goes to the log first, and only then is the supervisor told that it may
+//! forget it.
+
+mod directory;
+mod ending;
+mod follow;
+mod link;
+mod live;
+mod pump;
+mod runner;
+mod stdin;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::sync::{mpsc, watch};
+
+pub use directory::{Executions, ExecutionsOptions, FindError, NewExecution, Place, StartError};
+pub use follow::{Follow, FollowError, Item};
+pub use live::Chunk;
+
+use crate::model::{ExecutionFacts, ExecutionId};
+use live::Live;
+
+/// Control requests that may wait for the runner.
+const CONTROL_MAX: usize = 16;
+/// Pieces of stdin that may wait for the runner, which itself buffers a bounded amount.
+const STDIN_QUEUE_MAX: usize = 4;
+
+#[derive(Debug)]
+enum Control {
+    Signal(u32),
+    Resize { rows: u32, columns: u32 },
+    Cancel { grace: Duration },
+}
+
+/// What arrives on a caller's stdin.
+#[derive(Debug)]
+pub enum StdinPiece {
+    Data { offset: u64, data: Bytes },
+    Eof,
+}
+
+/// A handle to an execution that has not ended yet (or has just ended).
+#[derive(Debug, Clone)]
+pub struct Execution {
+    id: ExecutionId,
+    control: mpsc::Sender<Control>,
+    stdin: mpsc::Sender<StdinPiece>,
+    /// How much of stdin the process has taken; a new stream goes on from there.
+    stdin_end: watch::Receiver<u64>,
+    view: watch::Receiver<Arc<ExecutionFacts>>,
+    live: Arc<Live>,
+}
+
+impl Execution {
+    pub fn id(&self) -> &ExecutionId {
+        &self.id
+    }
+
+    pub fn facts(&self) -> Arc<ExecutionFacts> {
+        self.view.borrow().clone()
+    }
+
+    pub fn watch(&self) -> watch::Receiver<Arc<ExecutionFacts>> {
+        self.view.clone()
+    }
+
+    /// Waits for its end.
+    pub async fn ended(&self) -> Arc<ExecutionFacts> {
+        let mut view = self.view.clone();
+        match view.wait_for(|facts| facts.state.is_final()).await {
+            Ok(facts) => facts.clone(),
+            // The runner went away with the gateway: this is the last that is known.
+            Err(_) => self.facts(),
+        }
+    }
+
+    /// A signal to the process group. Lost without harm if it has ended.
+    pub async fn signal(&self, signal: u32) {
+        let _ended = self.control.send(Control::Signal(signal)).await;
+    }
+
+    pub async fn resize(&self, rows: u32, columns: u32) {
+        let _ended = self.control.send(Control::Resize { rows, columns }).await;
+    }
+
+    /// Kills the whole tree: politely, then after the grace for good.
+    pub async fn cancel(&self, grace: Duration) {
+        let _ended = self.control.send(Control::Cancel { grace }).await;
+    }
+
+    /// Waits while the process does not read. False: it has ended, nothing more is wanted.
+    pub async fn stdin(&self, piece: StdinPiece) -> bool {
+        self.stdin.send(piece).await.is_ok()
+    }
+
+    /// How much of stdin the process has taken so far.
+    pub fn stdin_end(&self) -> watch::Receiver<u64> {
+        self.stdin_end.clone()
+    }
+}

@@ -1,0 +1,316 @@
+//! One process stream, from its first event to its end: bytes both ways, time limits, kills.
+
+use std::future::pending;
+use std::sync::Arc;
+use std::time::Duration;
+
+use cofferdam_proto::supervisor::v1::{
+    self as wire, process_event::Event, process_request::Request,
+};
+use tokio::sync::watch;
+use tokio::time::Instant;
+use tracing::{info, warn};
+
+use super::Control;
+use super::ending::{self, Kill};
+use super::link::Link;
+use super::live::{Chunk, Primary, WINDOW_BYTES};
+use super::runner::Runner;
+use crate::callback::Session;
+use crate::model::{Ending, ExecutionState, UnixMillis};
+use crate::output::OutputStream;
+use crate::sandbox::{Sandbox, SandboxView, is_settled};
+
+/// When a kill has not ended the process this long after its grace, the sandbox is given up.
+const KILL_PATIENCE: Duration = Duration::from_secs(15);
+/// The last events of a sandbox that has just ended may still be on their way.
+const LAST_WORDS: Duration = Duration::from_secs(2);
+/// The output could not be stored: the disk is full, say.
+const STORE_RETRY: Duration = Duration::from_secs(1);
+/// Signals and sizes that may wait to be sent.
+const CONTROL_WAITING_MAX: usize = 64;
+
+/// How a stream came to its end.
+pub(super) enum Pumped {
+    Ended((ExecutionState, Ending)),
+    Cut(String),
+}
+
+pub(super) async fn at(instant: Option<Instant>) {
+    match instant {
+        Some(instant) => tokio::time::sleep_until(instant).await,
+        None => pending().await,
+    }
+}
+
+impl Runner {
+    pub(super) async fn pump(
+        &mut self,
+        mut link: Link,
+        session: &Session,
+        sandbox: &Sandbox,
+        view: &mut watch::Receiver<Arc<SandboxView>>,
+    ) -> Pumped {
+        self.outbox.rewind();
+        let mut primary = self.live.primary();
+        let mut last_words = None;
+        let mut unstored: Option<Chunk> = None;
+        let mut store_retry = None;
+        if self.kill.is_some() {
+            // The kill of an earlier session may not have arrived.
+            self.send_kill(session);
+        }
+        loop {
+            let seen = *primary.borrow_and_update();
+            self.note_presence(seen);
+            let may_read = unstored.is_none() && !self.is_ahead_of(seen);
+            let has_work = self.outbox.has_work(&self.stdin);
+            tokio::select! {
+                event = link.events.message(), if may_read => match event {
+                    Ok(Some(event)) => match self.event(event, session, sandbox).await {
+                        Next::Go => {}
+                        Next::Store(chunk) => unstored = self.store(chunk),
+                        Next::Stop(pumped) => return pumped,
+                    },
+                    Ok(None) => return self.cut("the stream ended without an exit event"),
+                    Err(status) => return self.cut(status.message()),
+                },
+                permit = link.requests.reserve(), if has_work => match permit {
+                    Ok(permit) => if let Some(request) = self.outbox.next(&mut self.stdin) {
+                        permit.send(request);
+                    },
+                    // The other half of the stream says why.
+                    Err(_) => self.outbox.rewind(),
+                },
+                Some(control) = self.channels.control.recv() => self.control(control, session),
+                Some(piece) = self.channels.stdin.recv(), if self.stdin.has_room() => {
+                    self.take_stdin(piece);
+                }
+                Ok(()) = primary.changed() => {}
+                Ok(()) = view.changed() => {
+                    let settled = is_settled(view.borrow_and_update().facts.state);
+                    if settled && last_words.is_none() {
+                        last_words = Some(Instant::now() + LAST_WORDS);
+                    }
+                }
+                () = at(store_retry), if unstored.is_some() => {
+                    unstored = unstored.take().and_then(|chunk| self.store(chunk));
+                }
+                () = at(last_words) => {
+                    let facts = sandbox.view().facts.clone();
+                    return Pumped::Ended(self.without_report(&facts));
+                }
+                () = at(self.timeout_at) => self.begin_kill(self.timeout(), self.shared.cancel_grace, session),
+                () = at(self.absent_at) => self.begin_kill(Kill::CallerLeft, self.shared.cancel_grace, session),
+                () = at(self.kill_deadline) => return self.gave_up(),
+            }
+            if unstored.is_some() && store_retry.is_none_or(|at| at <= Instant::now()) {
+                store_retry = Some(Instant::now() + STORE_RETRY);
+            }
+        }
+    }
+
+    fn is_ahead_of(&self, primary: Primary) -> bool {
+        primary.present && self.log.end_offset().saturating_sub(primary.consumed) >= WINDOW_BYTES
+    }
+
+    fn cut(&self, message: &str) -> Pumped {
+        Pumped::Cut(message.to_owned())
+    }
+
+    /// The sandbox ended before the process could report.
+    fn without_report(&self, facts: &crate::model::SandboxFacts) -> (ExecutionState, Ending) {
+        match &self.kill {
+            Some(kill) => ending::of_kill(kill),
+            None => ending::of_sandbox_end(facts, true),
+        }
+    }
+
+    fn gave_up(&self) -> Pumped {
+        let kill = self.kill.clone().unwrap_or(Kill::Canceled);
+        let (state, mut ending) = ending::of_kill(&kill);
+        ending
+            .message
+            .push_str("; its processes could not be ended in time");
+        warn!(execution.id = %self.facts.id, "the process tree did not end after a kill");
+        Pumped::Ended((state, ending))
+    }
+
+    async fn event(
+        &mut self,
+        event: wire::ProcessEvent,
+        session: &Session,
+        sandbox: &Sandbox,
+    ) -> Next {
+        match event.event {
+            Some(Event::Started(started)) => self.started(&started, session).await,
+            Some(Event::Output(output)) => return self.output(output),
+            Some(Event::StdinAck(ack)) => {
+                self.stdin.acknowledge(ack.offset, ack.closed);
+                self.publish_stdin();
+            }
+            Some(Event::Exited(exited)) => {
+                return Next::Stop(Pumped::Ended(self.exited(&exited, sandbox).await));
+            }
+            // Of a later protocol.
+            None => {}
+        }
+        Next::Go
+    }
+
+    async fn started(&mut self, started: &wire::ProcessStarted, session: &Session) {
+        self.stdin.rewind(started.stdin_offset);
+        self.boot = Some(session.boot_id());
+        if self.facts.state == ExecutionState::Running {
+            return;
+        }
+        self.facts.stages.claiming_us = self.end_stage();
+        self.facts.state = ExecutionState::Running;
+        self.facts.start_time = UnixMillis::now();
+        if self.facts.timeout_ms > 0 {
+            let timeout = Duration::from_millis(self.facts.timeout_ms);
+            self.timeout_at = Some(Instant::now() + timeout);
+        }
+        self.publish();
+        self.persist().await;
+    }
+
+    fn output(&mut self, output: wire::OutputData) -> Next {
+        let end = self.log.end_offset();
+        if output.offset > end {
+            // Never stored as if it were whole.
+            let message = format!("output continues at {} after {end}", output.offset);
+            return Next::Stop(Pumped::Ended(ending::lost(message)));
+        }
+        // What comes twice after a cut is taken once.
+        let known = usize::try_from(end - output.offset).unwrap_or(usize::MAX);
+        if known >= output.data.len() {
+            return Next::Go;
+        }
+        let stream = match output.stream() {
+            wire::OutputStream::Stderr => OutputStream::Stderr,
+            _ => OutputStream::Stdout,
+        };
+        Next::Store(Chunk {
+            offset: end,
+            stream,
+            data: output.data.slice(known..),
+        })
+    }
+
+    /// Gives back what could not be stored; the process waits meanwhile.
+    fn store(&mut self, mut chunk: Chunk) -> Option<Chunk> {
+        let result = self.log.append(chunk.stream, &chunk.data);
+        let taken = usize::try_from(self.log.end_offset() - chunk.offset).unwrap_or(usize::MAX);
+        let rest = chunk.data.split_off(taken.min(chunk.data.len()));
+        let rest_offset = chunk.offset + chunk.data.len() as u64;
+        let stream = chunk.stream;
+        if !chunk.data.is_empty() {
+            self.live.push(chunk);
+            self.outbox.acknowledge(rest_offset);
+        }
+        let error = result.err()?;
+        warn!(execution.id = %self.facts.id, %error, "output was not stored; the process waits");
+        Some(Chunk {
+            offset: rest_offset,
+            stream,
+            data: rest,
+        })
+    }
+
+    async fn exited(
+        &mut self,
+        exited: &wire::ProcessExited,
+        sandbox: &Sandbox,
+    ) -> (ExecutionState, Ending) {
+        if exited.output_bytes != self.log.end_offset() {
+            let message = format!(
+                "the process wrote {} bytes, of which {} arrived",
+                exited.output_bytes,
+                self.log.end_offset()
+            );
+            return ending::lost(message);
+        }
+        self.facts.cpu_user_us = Some(exited.cpu_user_us);
+        self.facts.cpu_system_us = Some(exited.cpu_system_us);
+        self.facts.max_rss_bytes = Some(exited.max_rss_bytes);
+        let oom = self.kill.is_none() && ending::may_be_oom(exited) && self.was_oom(sandbox).await;
+        ending::of_exit(exited, self.kill.as_ref(), oom)
+    }
+
+    /// Has the platform killed for want of memory since the process was started?
+    async fn was_oom(&self, sandbox: &Sandbox) -> bool {
+        let driver = self.shared.drivers.get(&self.facts.driver);
+        let Some(driver) = driver else {
+            return false;
+        };
+        match driver.get(sandbox.id()).await {
+            Ok(Some(seen)) => seen.oom_kill_count > self.oom_before.or(Some(0)),
+            Ok(None) => false,
+            Err(error) => {
+                info!(execution.id = %self.facts.id, %error, "cannot tell whether memory ran out");
+                false
+            }
+        }
+    }
+
+    fn control(&mut self, control: Control, session: &Session) {
+        match control {
+            Control::Signal(signal) => self.queue(Request::Signal(signal)),
+            Control::Resize { rows, columns } => {
+                self.queue(Request::Resize(wire::WindowSize { rows, columns }));
+            }
+            Control::Cancel { grace } => self.begin_kill(Kill::Canceled, grace, session),
+        }
+    }
+
+    pub(super) fn queue(&mut self, request: Request) {
+        if self.outbox.control_waiting() < CONTROL_WAITING_MAX {
+            self.outbox.control(request);
+        } else {
+            warn!(execution.id = %self.facts.id, "too many signals are waiting; one was dropped");
+        }
+    }
+
+    /// The first reason counts; a later kill may only be harder.
+    fn begin_kill(&mut self, kill: Kill, grace: Duration, session: &Session) {
+        self.timeout_at = None;
+        self.absent_at = None;
+        self.facts.detachable = true;
+        let repeated = self.kill.is_some();
+        if !repeated {
+            self.kill = Some(kill);
+        }
+        if !repeated || grace < self.kill_grace {
+            self.kill_grace = grace;
+            self.kill_deadline = Some(Instant::now() + grace + KILL_PATIENCE);
+            self.send_kill(session);
+        }
+    }
+
+    fn send_kill(&mut self, session: &Session) {
+        let request = wire::KillProcessRequest {
+            process_id: self.facts.id.to_string(),
+            grace_ms: u64::try_from(self.kill_grace.as_millis()).unwrap_or(u64::MAX),
+        };
+        let deadline = self.kill_grace + KILL_PATIENCE;
+        let mut client = session.client();
+        let id = self.facts.id.clone();
+        self.children.spawn(async move {
+            let call = client.kill_process(request);
+            match tokio::time::timeout(deadline, call).await {
+                Ok(Ok(_)) => {}
+                // A new session sends it again.
+                Ok(Err(status)) => warn!(execution.id = %id, %status, "kill was not carried out"),
+                Err(_) => warn!(execution.id = %id, "kill was not answered"),
+            }
+        });
+    }
+}
+
+/// What an event leads to.
+enum Next {
+    Go,
+    Store(Chunk),
+    Stop(Pumped),
+}

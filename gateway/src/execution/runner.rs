@@ -1,0 +1,445 @@
+//! The task that owns one execution, from the queue to its last record.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+use tracing::{info, warn};
+
+use super::directory::Shared;
+use super::ending::{self, Kill};
+use super::link::{Link, Outbox, attach_request, start_request};
+use super::live::Live;
+use super::pump::{Pumped, at};
+use super::stdin::StdinBuffer;
+use super::{Control, StdinPiece};
+use crate::callback::Session;
+use crate::model::{
+    Ending, Environment, ExecutionFacts, ExecutionReason, ExecutionState, UnixMillis,
+};
+use crate::output::OutputLog;
+use crate::sandbox::{NewSandbox, Sandbox, SandboxView, is_settled};
+
+/// How long a caller whose stream was cut may take to come back.
+const CALLER_ABSENCE: Duration = Duration::from_secs(10);
+/// A stream that breaks while its session lives is tried again after this.
+const RELINK_DELAY: Duration = Duration::from_millis(100);
+const RELINKS_MAX: u32 = 20;
+
+/// What the runner starts from.
+pub(super) struct Seed {
+    pub(super) facts: ExecutionFacts,
+    pub(super) environment: Environment,
+    pub(super) permit: Option<OwnedSemaphorePermit>,
+    pub(super) place: SeedPlace,
+    pub(super) log: OutputLog,
+    pub(super) live: Arc<Live>,
+    /// The process was started by an earlier life of the gateway, in this boot if it is known.
+    pub(super) resumed: bool,
+}
+
+pub(super) enum SeedPlace {
+    Existing(Sandbox),
+    /// To be made once there is a permit.
+    Planned(Box<NewSandbox>),
+}
+
+pub(super) struct Channels {
+    pub(super) control: mpsc::Receiver<Control>,
+    pub(super) stdin: mpsc::Receiver<StdinPiece>,
+    pub(super) stdin_end: watch::Sender<u64>,
+    pub(super) view: watch::Sender<Arc<ExecutionFacts>>,
+}
+
+type Final = (ExecutionState, Ending);
+
+pub(super) struct Runner {
+    pub(super) shared: Arc<Shared>,
+    pub(super) facts: ExecutionFacts,
+    pub(super) environment: Environment,
+    pub(super) log: OutputLog,
+    pub(super) live: Arc<Live>,
+    pub(super) channels: Channels,
+    pub(super) stdin: StdinBuffer,
+    pub(super) outbox: Outbox,
+    pub(super) kill: Option<Kill>,
+    pub(super) kill_grace: Duration,
+    pub(super) children: JoinSet<()>,
+    /// The boot in which the process was started.
+    pub(super) boot: Option<[u8; 16]>,
+    pub(super) resumed: bool,
+    pub(super) timeout_at: Option<Instant>,
+    /// Killing takes no longer than this; then the sandbox is given up.
+    pub(super) kill_deadline: Option<Instant>,
+    pub(super) absent_at: Option<Instant>,
+    pub(super) oom_before: Option<u64>,
+    stage_start: Instant,
+    permit: Option<OwnedSemaphorePermit>,
+}
+
+/// Runs until the execution has ended and is stored. Ends early, with everything in place for a
+/// later life of the gateway, when the gateway shuts down.
+pub(super) async fn run(shared: Arc<Shared>, seed: Seed, channels: Channels) {
+    let cancel = shared.cancel.clone();
+    let mut runner = Runner {
+        shared,
+        facts: seed.facts,
+        environment: seed.environment,
+        log: seed.log,
+        live: seed.live,
+        channels,
+        stdin: StdinBuffer::default(),
+        outbox: Outbox::default(),
+        kill: None,
+        kill_grace: Duration::ZERO,
+        children: JoinSet::new(),
+        boot: None,
+        resumed: seed.resumed,
+        timeout_at: None,
+        kill_deadline: None,
+        absent_at: None,
+        oom_before: None,
+        stage_start: Instant::now(),
+        permit: seed.permit,
+    };
+    tokio::select! {
+        () = runner.whole_life(seed.place) => {}
+        // Dropped here: nothing is half-written, since appends and records are whole steps.
+        () = cancel.cancelled() => {}
+    }
+    runner.shared.forget(&runner.facts.id);
+}
+
+impl Runner {
+    async fn whole_life(&mut self, place: SeedPlace) {
+        let (sandbox, (state, ending)) = match self.claim(place).await {
+            Ok(sandbox) => {
+                let _activity = sandbox.activity();
+                let end = self.in_sandbox(&sandbox).await;
+                (Some(sandbox), end)
+            }
+            Err(end) => (self.shared.sandboxes.get(&self.facts.sandbox_id), end),
+        };
+        self.finish(state, ending).await;
+        if let Some(sandbox) = sandbox {
+            self.leave(&sandbox).await;
+        }
+    }
+
+    /// A permit, then a sandbox.
+    async fn claim(&mut self, place: SeedPlace) -> Result<Sandbox, Final> {
+        if self.permit.is_none() && !self.resumed {
+            let permits = self.shared.permits.clone();
+            let permit = self.interruptible(permits.acquire_owned(), false).await?;
+            self.permit = permit.ok();
+        }
+        if self.facts.state == ExecutionState::Queued {
+            self.facts.stages.queued_us = self.end_stage();
+            self.facts.state = ExecutionState::Claiming;
+            self.publish();
+        }
+        match place {
+            SeedPlace::Existing(sandbox) => Ok(sandbox),
+            SeedPlace::Planned(new) => {
+                let sandboxes = self.shared.sandboxes.clone();
+                sandboxes.create(*new, None).await.map_err(|error| {
+                    let message = format!("its sandbox could not be made: {error}");
+                    let ending = ending::plain(ExecutionReason::SandboxFailed, message);
+                    (ExecutionState::Failed, ending)
+                })
+            }
+        }
+    }
+
+    async fn in_sandbox(&mut self, sandbox: &Sandbox) -> Final {
+        let mut view = sandbox.watch();
+        let mut last_session = None;
+        let mut relinks = 0;
+        loop {
+            let session = match self.ready_session(&mut view).await {
+                Ok(session) => session,
+                Err(end) => return end,
+            };
+            if self.boot.is_some_and(|boot| boot != session.boot_id()) {
+                return ending::lost("its sandbox was started anew while it ran");
+            }
+            // A stream may break while the session lives: try again, but not for ever.
+            if last_session == Some(session.id()) {
+                relinks += 1;
+                if relinks > RELINKS_MAX {
+                    return ending::lost("the supervisor keeps breaking its stream off");
+                }
+                tokio::time::sleep(RELINK_DELAY).await;
+            } else {
+                last_session = Some(session.id());
+                relinks = 0;
+            }
+            match self.on_session(&session, sandbox, &mut view).await {
+                Pumped::Ended(end) => return end,
+                Pumped::Cut(message) => {
+                    info!(execution.id = %self.facts.id, message, "process stream cut");
+                }
+            }
+        }
+    }
+
+    async fn on_session(
+        &mut self,
+        session: &Session,
+        sandbox: &Sandbox,
+        view: &mut watch::Receiver<Arc<SandboxView>>,
+    ) -> Pumped {
+        let known = self.boot.is_some() || self.resumed;
+        let first = if known {
+            attach_request(&self.facts, self.log.end_offset())
+        } else {
+            self.oom_before = sandbox
+                .view()
+                .facts
+                .observed
+                .as_ref()
+                .and_then(|observed| observed.oom_kill_count);
+            start_request(&self.facts, &self.environment)
+        };
+        let opened = match self.interruptible(Link::open(session, first), known).await {
+            Ok(opened) => opened,
+            Err(end) => {
+                self.kill_unconfirmed(session).await;
+                return Pumped::Ended(end);
+            }
+        };
+        match opened {
+            Ok(link) => self.pump(link, session, sandbox, view).await,
+            Err(status) => Self::not_opened(&status, known),
+        }
+    }
+
+    fn not_opened(status: &tonic::Status, known: bool) -> Pumped {
+        use tonic::Code;
+        let message = status.message();
+        match status.code() {
+            Code::NotFound | Code::OutOfRange if known => {
+                Pumped::Ended(ending::lost(format!("the supervisor says: {message}")))
+            }
+            Code::InvalidArgument | Code::ResourceExhausted if !known => {
+                let ending = ending::plain(ExecutionReason::StartFailed, message.to_owned());
+                Pumped::Ended((ExecutionState::Failed, ending))
+            }
+            code => Pumped::Cut(format!("{code:?}: {message}")),
+        }
+    }
+
+    /// The start may have reached the supervisor: its answer is not known.
+    async fn kill_unconfirmed(&mut self, session: &Session) {
+        let request = cofferdam_proto::supervisor::v1::KillProcessRequest {
+            process_id: self.facts.id.to_string(),
+            grace_ms: 0,
+        };
+        let mut client = session.client();
+        let call = client.kill_process(request);
+        let _unknown_is_fine = tokio::time::timeout(Duration::from_secs(5), call).await;
+    }
+
+    /// The sandbox's session, or why there will be none.
+    async fn ready_session(
+        &mut self,
+        view: &mut watch::Receiver<Arc<SandboxView>>,
+    ) -> Result<Session, Final> {
+        let started = self.boot.is_some() || self.resumed;
+        let mut view = view.clone();
+        let wait = async move {
+            loop {
+                let now = view.borrow_and_update().clone();
+                if is_settled(now.facts.state) {
+                    return Err(ending::of_sandbox_end(&now.facts, started));
+                }
+                if let Some(session) = now.session.clone()
+                    && now.facts.state == crate::model::SandboxState::Ready
+                {
+                    return Ok(session);
+                }
+                if view.changed().await.is_err() {
+                    return Err(ending::lost("its sandbox's task is gone"));
+                }
+            }
+        };
+        match (self.interruptible(wait, started).await?, &self.kill) {
+            (Err(_), Some(kill)) => Err(ending::of_kill(kill)),
+            (found, _) => found,
+        }
+    }
+
+    /// Waits for something while the caller may cancel, leave or send. A process that has been
+    /// started is not given up by a kill: the kill waits for the session that can carry it out.
+    async fn interruptible<T>(
+        &mut self,
+        what: impl Future<Output = T>,
+        started: bool,
+    ) -> Result<T, Final> {
+        tokio::pin!(what);
+        let mut primary = self.live.primary();
+        loop {
+            self.note_presence(*primary.borrow_and_update());
+            tokio::select! {
+                done = &mut what => return Ok(done),
+                Some(control) = self.channels.control.recv() => match control {
+                    Control::Cancel { grace } => {
+                        self.kill_grace = grace;
+                        self.kill.get_or_insert(Kill::Canceled);
+                    }
+                    Control::Signal(_) | Control::Resize { .. } if started => self.later(control),
+                    Control::Signal(_) | Control::Resize { .. } => self.early(control),
+                },
+                Some(piece) = self.channels.stdin.recv(), if self.stdin.has_room() => {
+                    self.take_stdin(piece);
+                }
+                Ok(()) = primary.changed() => {}
+                () = at(self.absent_at) => {
+                    self.facts.detachable = true;
+                    self.kill.get_or_insert(Kill::CallerLeft);
+                }
+                () = at(self.timeout_at) => {
+                    self.timeout_at = None;
+                    let kill = self.timeout();
+                    self.kill.get_or_insert(kill);
+                }
+            }
+            if let Some(kill) = &self.kill
+                && !started
+            {
+                return Err(ending::of_kill(kill));
+            }
+        }
+    }
+
+    /// Before the process runs a signal ends the execution as it would end the process.
+    fn early(&mut self, control: Control) {
+        match control {
+            Control::Signal(1 | 2 | 3 | 9 | 15) => self.kill = Some(Kill::Canceled),
+            Control::Resize { rows, columns } => {
+                if let Some(pty) = &mut self.facts.pty {
+                    (pty.rows, pty.columns) = (rows, columns);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Between two sessions: it is sent on the next one.
+    fn later(&mut self, control: Control) {
+        use cofferdam_proto::supervisor::v1::{WindowSize, process_request::Request};
+        match control {
+            Control::Signal(signal) => self.queue(Request::Signal(signal)),
+            Control::Resize { rows, columns } => {
+                self.queue(Request::Resize(WindowSize { rows, columns }));
+            }
+            Control::Cancel { .. } => {}
+        }
+    }
+
+    pub(super) fn timeout(&self) -> Kill {
+        Kill::Timeout {
+            after_ms: self.facts.timeout_ms,
+        }
+    }
+
+    pub(super) fn take_stdin(&mut self, piece: StdinPiece) {
+        match piece {
+            StdinPiece::Data { offset, data } => {
+                if let Err(gap) = self.stdin.push(offset, data) {
+                    warn!(execution.id = %self.facts.id, %gap, "stdin was not taken");
+                }
+            }
+            StdinPiece::Eof => self.stdin.finish(),
+        }
+        self.publish_stdin();
+    }
+
+    pub(super) fn publish_stdin(&self) {
+        let taken = self.stdin.taken();
+        self.channels.stdin_end.send_if_modified(|known| {
+            let grew = *known != taken;
+            *known = taken;
+            grew
+        });
+    }
+
+    /// Somebody who started it without `detachable` has to stay, or to come back soon.
+    pub(super) fn note_presence(&mut self, primary: super::live::Primary) {
+        if self.facts.detachable || primary.present {
+            self.absent_at = None;
+        } else if self.absent_at.is_none() {
+            self.absent_at = Some(Instant::now() + CALLER_ABSENCE);
+        }
+    }
+
+    pub(super) fn end_stage(&mut self) -> u64 {
+        let now = Instant::now();
+        let spent = now - self.stage_start;
+        self.stage_start = now;
+        u64::try_from(spent.as_micros()).unwrap_or(u64::MAX)
+    }
+
+    pub(super) fn publish(&mut self) {
+        self.facts.output.bytes = self.log.end_offset();
+        self.facts.output.dropped_bytes = self.log.dropped();
+        self.channels
+            .view
+            .send_replace(Arc::new(self.facts.clone()));
+    }
+
+    pub(super) async fn persist(&self) {
+        if let Err(error) = self.shared.store.update_execution(&self.facts).await {
+            warn!(execution.id = %self.facts.id, %error, "the execution's record was not stored");
+        }
+    }
+
+    /// Stores the end before anybody hears of it.
+    async fn finish(&mut self, state: ExecutionState, ending: Ending) {
+        let spent = self.end_stage();
+        match self.facts.state {
+            ExecutionState::Queued => self.facts.stages.queued_us = spent,
+            ExecutionState::Claiming => self.facts.stages.claiming_us = spent,
+            _ => self.facts.stages.running_us = spent,
+        }
+        self.facts.state = state;
+        self.facts.end_time = UnixMillis::now();
+        self.facts.output.bytes = self.log.end_offset();
+        self.facts.output.dropped_bytes = self.log.dropped();
+        info!(
+            execution.id = %self.facts.id,
+            sandbox.id = %self.facts.sandbox_id,
+            state = state.name(),
+            reason = ending.reason.name(),
+            exit_code = ending.exit_code,
+            signal = ending.signal,
+            "execution ended"
+        );
+        self.facts.ending = Some(ending);
+        self.persist().await;
+        self.publish();
+        self.permit = None;
+    }
+
+    /// What it used is given back, off the caller's path.
+    async fn leave(&mut self, sandbox: &Sandbox) {
+        if self.facts.one_shot {
+            let message = format!("its execution {} has ended", self.facts.id);
+            let _gone_already = sandbox.delete("EXECUTION_ENDED", message).await;
+            return;
+        }
+        let Some(session) = sandbox.view().session.clone() else {
+            return;
+        };
+        let request = cofferdam_proto::supervisor::v1::ForgetProcessRequest {
+            process_id: self.facts.id.to_string(),
+        };
+        let mut client = session.client();
+        let forget = client.forget_process(request);
+        if let Ok(Err(status)) = tokio::time::timeout(Duration::from_secs(5), forget).await {
+            info!(execution.id = %self.facts.id, %status, "the supervisor keeps the ended process");
+        }
+    }
+}

@@ -1,0 +1,210 @@
+//! Sandboxes: one task owns each, this module finds them.
+//!
+//! ```text
+//!   api ──► Sandboxes ──► Sandbox (handle) ──commands──► task ──► driver
+//!                              ▲                          │
+//!   reconcile ──► Slot ────────┼──────────────────────────┤
+//!                              └──────── SandboxView ◄────┘
+//! ```
+//!
+//! A slot holds only the newest observation, so a slow task can never make a driver's events
+//! pile up.
+
+pub mod admission;
+mod calls;
+mod directory;
+mod readiness;
+mod state;
+mod task;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+pub use directory::{CreateError, NewSandbox, Sandboxes, SandboxesOptions};
+
+use crate::callback::{Session, TokenStore};
+use crate::driver::Registry;
+use crate::model::{Handle, Observation, SandboxFacts, SandboxId, SandboxName, SandboxState};
+use crate::store::Store;
+
+/// Requests wait for the task in a queue of this many; a caller beyond it waits in the API.
+const COMMANDS_MAX: usize = 16;
+
+/// What everybody may know about a sandbox.
+#[derive(Debug, Clone)]
+pub struct SandboxView {
+    pub facts: SandboxFacts,
+    /// Up and configured.
+    pub session: Option<Session>,
+    /// Of its socket; empty until that is open.
+    pub callback_directory: PathBuf,
+}
+
+/// The newest word of the driver, from the watch stream or from reconciling.
+#[derive(Debug, Clone, Default)]
+struct Slot {
+    incarnation: String,
+    observation: Option<Observation>,
+    handle: Option<Handle>,
+    gone: bool,
+}
+
+#[derive(Debug)]
+enum Command {
+    Stop {
+        grace: Duration,
+    },
+    Start,
+    Delete {
+        reason: &'static str,
+        message: String,
+    },
+}
+
+/// What every sandbox task needs.
+struct Shared {
+    store: Store,
+    drivers: Registry,
+    token_store: Arc<dyn TokenStore>,
+    runtime_dir: PathBuf,
+    gateway_id: String,
+    create_timeout: Duration,
+    session_timeout: Duration,
+    tasks: TaskTracker,
+    cancel: CancellationToken,
+    index: Arc<directory::Index>,
+}
+
+impl std::fmt::Debug for Shared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Shared")
+            .field("gateway_id", &self.gateway_id)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Shared {
+    fn forget(&self, id: &SandboxId, name: Option<&SandboxName>) {
+        self.index.remove(id, name);
+    }
+}
+
+/// A handle to one sandbox.
+#[derive(Debug, Clone)]
+pub struct Sandbox {
+    id: SandboxId,
+    commands: mpsc::Sender<Command>,
+    slot: Arc<watch::Sender<Slot>>,
+    view: watch::Receiver<Arc<SandboxView>>,
+    activity: Arc<watch::Sender<u32>>,
+}
+
+/// The sandbox's task has ended: it is deleted, or the gateway is shutting down.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the sandbox is gone")]
+pub struct Ended;
+
+impl Sandbox {
+    pub fn id(&self) -> &SandboxId {
+        &self.id
+    }
+
+    /// As it is now.
+    pub fn view(&self) -> Arc<SandboxView> {
+        self.view.borrow().clone()
+    }
+
+    /// Its changes.
+    pub fn watch(&self) -> watch::Receiver<Arc<SandboxView>> {
+        self.view.clone()
+    }
+
+    /// Waits until `wanted` holds.
+    pub async fn wait_for(
+        &self,
+        mut wanted: impl FnMut(&SandboxView) -> bool,
+    ) -> Result<Arc<SandboxView>, Ended> {
+        let mut view = self.view.clone();
+        let found = view
+            .wait_for(|view| wanted(view))
+            .await
+            .map_err(|_| Ended)?;
+        Ok(found.clone())
+    }
+
+    pub async fn stop(&self, grace: Duration) -> Result<(), Ended> {
+        self.send(Command::Stop { grace }).await
+    }
+
+    pub async fn start(&self) -> Result<(), Ended> {
+        self.send(Command::Start).await
+    }
+
+    pub async fn delete(&self, reason: &'static str, message: String) -> Result<(), Ended> {
+        self.send(Command::Delete { reason, message }).await
+    }
+
+    async fn send(&self, command: Command) -> Result<(), Ended> {
+        self.commands.send(command).await.map_err(|_| Ended)
+    }
+
+    /// While the guard lives the sandbox is in use, and not idle.
+    pub fn activity(&self) -> Activity {
+        self.activity.send_modify(|count| *count += 1);
+        Activity(self.activity.clone())
+    }
+
+    /// Executions and transfers under way.
+    pub fn active(&self) -> u32 {
+        *self.activity.borrow()
+    }
+
+    /// What the driver's watch stream or an inventory says.
+    pub fn observed(&self, incarnation: &str, observation: Observation, handle: Option<Handle>) {
+        self.slot.send_modify(|slot| {
+            let old = slot.incarnation == incarnation
+                && slot
+                    .observation
+                    .as_ref()
+                    .is_some_and(|known| known.revision > observation.revision);
+            if !old {
+                incarnation.clone_into(&mut slot.incarnation);
+                slot.observation = Some(observation);
+            }
+            if handle.is_some() {
+                slot.handle = handle;
+            }
+        });
+    }
+
+    /// The driver says for certain that it is not there any more.
+    pub fn gone(&self) {
+        self.slot.send_modify(|slot| slot.gone = true);
+    }
+}
+
+/// Keeps a sandbox from being idle.
+#[derive(Debug)]
+pub struct Activity(Arc<watch::Sender<u32>>);
+
+impl Drop for Activity {
+    fn drop(&mut self) {
+        self.0.send_modify(|count| *count = count.saturating_sub(1));
+    }
+}
+
+/// Nothing of it will ever run again without somebody's doing.
+pub fn is_settled(state: SandboxState) -> bool {
+    matches!(
+        state,
+        SandboxState::Stopped
+            | SandboxState::Failed
+            | SandboxState::Deleting
+            | SandboxState::Deleted
+    )
+}

@@ -1,0 +1,502 @@
+//! The life of a sandbox as a pure function: `step(state, event) → effects`.
+//!
+//! ```text
+//!            Begin                    ready                Stop
+//!  (stored) ───────► PROVISIONING ──────────► READY ──────────────► STOPPING ──► STOPPED
+//!                     ▲   │  ▲                  │ session lost          Start       │
+//!                     │   │  └──────────────────┘                                   │
+//!                     │   └─ create refused, never ready, gone ──► FAILED           │
+//!                     └─────────────────────────────────────────────────────────────┘
+//!   every state ── Delete, expired, idle ──► DELETING ── driver: nothing left ──► DELETED
+//! ```
+//!
+//! It knows nothing of tasks, stores, drivers or clocks; `task.rs` performs the effects and feeds
+//! their results back as events. At most one driver call of a sandbox is under way, except that a
+//! delete replaces whatever is.
+
+use std::time::Duration;
+
+use super::readiness::{Readiness, SessionState, compose};
+use crate::model::{ObservedState, SandboxState, TerminationReason};
+
+/// What the sandbox's owner wants of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Wanted {
+    Running,
+    Stopped,
+    Gone,
+}
+
+/// The driver call that is under way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Call {
+    Create,
+    /// Looking whether an unanswered create took effect.
+    Settle,
+    Start,
+    Stop,
+    Delete,
+}
+
+/// All that decides what happens next.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct State {
+    pub(super) phase: SandboxState,
+    pub(super) reason: String,
+    pub(super) message: String,
+    pub(super) wanted: Wanted,
+    pub(super) call: Option<Call>,
+    pub(super) seen: Option<ObservedState>,
+    /// The boot that `seen` and `was_ready` belong to.
+    pub(super) boots: u64,
+    pub(super) session: SessionState,
+    pub(super) was_ready: bool,
+    /// Driver calls in a row that did not come to an end.
+    pub(super) failures: u32,
+}
+
+/// An observation, cut down to what decides.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Seen {
+    pub(super) state: ObservedState,
+    pub(super) boots: u64,
+    pub(super) ended: Option<(TerminationReason, String)>,
+}
+
+/// How a driver call failed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Failure {
+    /// Stable name for callers: "DRIVER_UNHEALTHY", "IMAGE_NOT_FOUND" ….
+    pub(super) reason: String,
+    pub(super) message: String,
+    pub(super) kind: FailureKind,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum FailureKind {
+    /// Trying again cannot help.
+    Permanent,
+    /// It did nothing; trying again may help.
+    Transient,
+    /// It may have taken effect.
+    Ambiguous,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Event {
+    /// A new sandbox whose record is stored.
+    Begin,
+    /// A sandbox of an earlier life of the gateway.
+    Resume,
+    Created(Result<Seen, Failure>),
+    /// After an ambiguous create: is it there?
+    Settled(Result<Option<Seen>, Failure>),
+    Started(Result<Seen, Failure>),
+    StopEnded(Result<Seen, Failure>),
+    DeleteEnded(Result<(), Failure>),
+    Observed(Seen),
+    /// The driver says for certain that it is not there any more.
+    Gone,
+    SessionUp,
+    SessionDown,
+    Configured(Result<(), String>),
+    Stop,
+    Start,
+    Delete {
+        reason: &'static str,
+        message: String,
+    },
+    /// Neither ready nor failed for too long.
+    ReadyTimeout,
+    /// Time to try the last call again.
+    Retry,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Effect {
+    /// Write the record before anything that follows in the list.
+    Persist,
+    Create,
+    Settle,
+    Start,
+    Stop,
+    /// Aborts a call that is under way.
+    Delete,
+    Configure,
+    /// The record and everything kept for it can go.
+    Remove,
+    RetryAfter(Duration),
+    /// Start counting towards `ReadyTimeout` anew.
+    ArmReadyTimer,
+    DisarmReadyTimer,
+}
+
+/// How often a create whose answer was lost, and that left nothing, is tried again.
+const CREATE_ATTEMPTS_MAX: u32 = 3;
+const RETRY_MS_MIN: u64 = 100;
+const RETRY_MS_MAX: u64 = 10_000;
+
+impl State {
+    /// A sandbox as the store knows it.
+    pub(super) fn new(phase: SandboxState, reason: String, message: String) -> Self {
+        let wanted = match phase {
+            SandboxState::Stopping | SandboxState::Stopped | SandboxState::Failed => {
+                Wanted::Stopped
+            }
+            SandboxState::Deleting | SandboxState::Deleted => Wanted::Gone,
+            _ => Wanted::Running,
+        };
+        Self {
+            phase,
+            reason,
+            message,
+            wanted,
+            call: None,
+            seen: None,
+            boots: 0,
+            session: SessionState::Down,
+            was_ready: false,
+            failures: 0,
+        }
+    }
+
+    fn enter(&mut self, phase: SandboxState, reason: &str, message: impl Into<String>) {
+        self.phase = phase;
+        reason.clone_into(&mut self.reason);
+        self.message = message.into();
+    }
+
+    fn backoff(&mut self) -> Effect {
+        self.failures = self.failures.saturating_add(1);
+        let factor = 1_u64 << self.failures.min(10);
+        Effect::RetryAfter(Duration::from_millis(
+            (RETRY_MS_MIN * factor / 2).min(RETRY_MS_MAX),
+        ))
+    }
+}
+
+/// The next state and what is to be done about it.
+pub(super) fn step(state: &mut State, event: Event) -> Vec<Effect> {
+    // Once it is to go, only the end of the delete matters.
+    if state.wanted == Wanted::Gone {
+        return step_leaving(state, event);
+    }
+    match event {
+        Event::Begin => {
+            state.call = Some(Call::Create);
+            vec![Effect::ArmReadyTimer, Effect::Create]
+        }
+        Event::Resume => resume(state),
+        Event::Created(result) => created(state, result),
+        Event::Settled(result) => settled(state, result),
+        Event::Started(Ok(seen)) => {
+            state.call = None;
+            state.failures = 0;
+            observe(state, seen)
+        }
+        Event::Started(Err(failure)) => call_failed(state, failure, Effect::Start),
+        Event::StopEnded(Ok(seen)) => {
+            state.call = None;
+            state.failures = 0;
+            observe(state, seen)
+        }
+        Event::StopEnded(Err(failure)) => call_failed(state, failure, Effect::Stop),
+        Event::DeleteEnded(_) => vec![],
+        Event::Observed(seen) => observe(state, seen),
+        Event::Gone => gone(state),
+        Event::SessionUp => {
+            state.session = SessionState::Up;
+            vec![Effect::Configure]
+        }
+        Event::SessionDown => {
+            state.session = SessionState::Down;
+            evaluate(state)
+        }
+        Event::Configured(Ok(())) if state.session == SessionState::Up => {
+            state.session = SessionState::Configured;
+            evaluate(state)
+        }
+        Event::Configured(_) => vec![],
+        Event::Stop => stop(state),
+        Event::Start => start(state),
+        Event::Delete { reason, message } => leave(state, reason, message),
+        Event::ReadyTimeout => ready_timeout(state),
+        Event::Retry => retry(state),
+    }
+}
+
+fn step_leaving(state: &mut State, event: Event) -> Vec<Effect> {
+    match event {
+        Event::Resume | Event::Retry if state.phase != SandboxState::Deleted => {
+            state.call = Some(Call::Delete);
+            vec![Effect::Delete]
+        }
+        Event::DeleteEnded(Ok(())) => {
+            state.call = None;
+            state.phase = SandboxState::Deleted;
+            vec![Effect::DisarmReadyTimer, Effect::Remove]
+        }
+        Event::DeleteEnded(Err(failure)) => {
+            state.call = None;
+            state.message = failure.message;
+            vec![state.backoff()]
+        }
+        Event::SessionDown => {
+            state.session = SessionState::Down;
+            vec![]
+        }
+        _ => vec![],
+    }
+}
+
+fn resume(state: &mut State) -> Vec<Effect> {
+    match state.phase {
+        // The create may or may not have been sent.
+        SandboxState::Queued | SandboxState::Provisioning => {
+            state.call = Some(Call::Settle);
+            vec![Effect::ArmReadyTimer, Effect::Settle]
+        }
+        SandboxState::Ready => {
+            state.enter(
+                SandboxState::Provisioning,
+                "",
+                "waiting for the supervisor after a restart of the gateway",
+            );
+            state.call = Some(Call::Settle);
+            vec![Effect::ArmReadyTimer, Effect::Settle]
+        }
+        SandboxState::Stopping => {
+            state.call = Some(Call::Stop);
+            vec![Effect::Stop]
+        }
+        _ => vec![],
+    }
+}
+
+fn created(state: &mut State, result: Result<Seen, Failure>) -> Vec<Effect> {
+    match result {
+        Ok(seen) => {
+            state.call = None;
+            state.failures = 0;
+            let mut effects = observe(state, seen);
+            // The handle came with it.
+            effects.push(Effect::Persist);
+            effects
+        }
+        Err(failure) if failure.kind == FailureKind::Ambiguous => {
+            state.call = Some(Call::Settle);
+            state.message = failure.message;
+            vec![Effect::Settle]
+        }
+        Err(failure) => call_failed(state, failure, Effect::Create),
+    }
+}
+
+fn settled(state: &mut State, result: Result<Option<Seen>, Failure>) -> Vec<Effect> {
+    match result {
+        Ok(Some(seen)) => {
+            state.call = None;
+            state.failures = 0;
+            let mut effects = observe(state, seen);
+            effects.push(Effect::Persist);
+            effects
+        }
+        // Known to have existed, and certainly not there now.
+        Ok(None) if state.boots > 0 => {
+            state.call = None;
+            gone(state)
+        }
+        Ok(None) if state.failures < CREATE_ATTEMPTS_MAX => {
+            state.failures += 1;
+            state.call = Some(Call::Create);
+            vec![Effect::Create]
+        }
+        Ok(None) => {
+            state.call = None;
+            let message = format!("the driver did not create it: {}", state.message);
+            fail(state, "CREATE_FAILED", message)
+        }
+        // Cannot tell now: ask again, until the ready timer decides.
+        Err(failure) => {
+            state.message = failure.message;
+            vec![state.backoff()]
+        }
+    }
+}
+
+/// A create, start or stop came back with an error.
+fn call_failed(state: &mut State, failure: Failure, again: Effect) -> Vec<Effect> {
+    if failure.kind == FailureKind::Permanent {
+        state.call = None;
+        return fail(state, &failure.reason, failure.message);
+    }
+    // Idempotent calls: the same one again is the way to find out.
+    debug_assert!(matches!(
+        again,
+        Effect::Create | Effect::Start | Effect::Stop
+    ));
+    state.message = failure.message;
+    vec![state.backoff()]
+}
+
+fn retry(state: &mut State) -> Vec<Effect> {
+    match state.call {
+        Some(Call::Create) => vec![Effect::Create],
+        Some(Call::Settle) => vec![Effect::Settle],
+        Some(Call::Start) => vec![Effect::Start],
+        Some(Call::Stop) => vec![Effect::Stop],
+        Some(Call::Delete) | None => vec![],
+    }
+}
+
+fn observe(state: &mut State, seen: Seen) -> Vec<Effect> {
+    if seen.boots < state.boots {
+        return vec![]; // Of an earlier boot.
+    }
+    if seen.boots > state.boots {
+        state.boots = seen.boots;
+        state.was_ready = false;
+    }
+    let ended = seen.ended.clone();
+    // A start is under way: "stopped" is old news until it is answered.
+    if seen.state == ObservedState::Stopped && state.call == Some(Call::Start) {
+        return vec![];
+    }
+    state.seen = Some(seen.state);
+    let mut effects = evaluate(state);
+    if let (SandboxState::Stopped | SandboxState::Failed, Some((reason, message))) =
+        (state.phase, ended)
+    {
+        let by_request = state.wanted == Wanted::Stopped && reason == TerminationReason::Unknown;
+        if !by_request && state.reason != reason.name() && !effects.is_empty() {
+            reason.name().clone_into(&mut state.reason);
+            state.message = message;
+            effects.push(Effect::Persist);
+        }
+    }
+    effects
+}
+
+/// Brings the phase in line with what both sides say.
+fn evaluate(state: &mut State) -> Vec<Effect> {
+    if state.phase == SandboxState::Failed {
+        return vec![];
+    }
+    let readiness = compose(state.seen, state.session, state.was_ready);
+    match (readiness, state.phase) {
+        (Readiness::Failed, _) => fail(state, "PLATFORM_ERROR", "the driver reports a failure"),
+        (Readiness::Stopped, SandboxState::Stopped) => vec![],
+        (Readiness::Stopped, _) => {
+            state.enter(SandboxState::Stopped, "STOPPED_BY_REQUEST", "");
+            state.wanted = Wanted::Stopped;
+            state.call = None;
+            state.was_ready = false;
+            vec![Effect::DisarmReadyTimer, Effect::Persist]
+        }
+        // Being stopped: only the end of it changes the phase.
+        (_, SandboxState::Stopping | SandboxState::Stopped) => vec![],
+        (Readiness::Ready, SandboxState::Ready) => vec![],
+        (Readiness::Ready, _) => {
+            state.was_ready = true;
+            state.enter(SandboxState::Ready, "", "");
+            vec![Effect::DisarmReadyTimer, Effect::Persist]
+        }
+        (Readiness::Waiting(what), SandboxState::Ready) => {
+            state.enter(SandboxState::Provisioning, "", what);
+            vec![Effect::ArmReadyTimer, Effect::Persist]
+        }
+        (Readiness::Leaving, SandboxState::Ready) => {
+            state.enter(SandboxState::Provisioning, "", "the driver is removing it");
+            vec![Effect::ArmReadyTimer, Effect::Persist]
+        }
+        (Readiness::Waiting(what), _) => {
+            what.clone_into(&mut state.message);
+            vec![]
+        }
+        (Readiness::Leaving, _) => vec![],
+    }
+}
+
+fn gone(state: &mut State) -> Vec<Effect> {
+    // A create or settle that is under way will say so itself.
+    if state.phase == SandboxState::Failed
+        || matches!(state.call, Some(Call::Create | Call::Settle))
+    {
+        return vec![];
+    }
+    fail(
+        state,
+        "PLATFORM_LOST",
+        "the driver says that it does not exist any more",
+    )
+}
+
+fn fail(state: &mut State, reason: &str, message: impl Into<String>) -> Vec<Effect> {
+    state.enter(SandboxState::Failed, reason, message);
+    state.wanted = Wanted::Stopped;
+    state.call = None;
+    state.was_ready = false;
+    vec![Effect::DisarmReadyTimer, Effect::Persist]
+}
+
+fn stop(state: &mut State) -> Vec<Effect> {
+    match state.phase {
+        SandboxState::Provisioning | SandboxState::Ready | SandboxState::Queued => {
+            state.wanted = Wanted::Stopped;
+            state.enter(SandboxState::Stopping, "", "");
+            state.call = Some(Call::Stop);
+            vec![Effect::Persist, Effect::DisarmReadyTimer, Effect::Stop]
+        }
+        _ => vec![],
+    }
+}
+
+fn start(state: &mut State) -> Vec<Effect> {
+    if state.phase != SandboxState::Stopped {
+        return vec![];
+    }
+    state.wanted = Wanted::Running;
+    state.was_ready = false;
+    state.failures = 0;
+    state.seen = None;
+    state.enter(SandboxState::Provisioning, "", "starting again");
+    state.call = Some(Call::Start);
+    vec![Effect::Persist, Effect::ArmReadyTimer, Effect::Start]
+}
+
+fn leave(state: &mut State, reason: &'static str, message: String) -> Vec<Effect> {
+    state.wanted = Wanted::Gone;
+    state.enter(SandboxState::Deleting, reason, message);
+    state.call = Some(Call::Delete);
+    state.failures = 0;
+    vec![Effect::Persist, Effect::DisarmReadyTimer, Effect::Delete]
+}
+
+fn ready_timeout(state: &mut State) -> Vec<Effect> {
+    if state.phase != SandboxState::Provisioning && state.phase != SandboxState::Queued {
+        return vec![];
+    }
+    let what = compose(state.seen, state.session, state.was_ready);
+    let missing = match what {
+        Readiness::Waiting(what) => what,
+        _ => "it did not become ready",
+    };
+    let detail = if state.message.is_empty() || state.message == missing {
+        String::new()
+    } else {
+        format!("; last: {}", state.message)
+    };
+    let reason = if state.seen == Some(ObservedState::Running) {
+        "SESSION_TIMEOUT"
+    } else {
+        "CREATE_TIMEOUT"
+    };
+    fail(
+        state,
+        reason,
+        format!("not ready in time: {missing}{detail}"),
+    )
+}
+
+#[cfg(test)]
+mod tests;

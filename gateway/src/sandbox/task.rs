@@ -1,0 +1,554 @@
+//! The one task that owns a sandbox: it feeds events to `step` and performs the effects.
+//!
+//! Driver calls and configuration run as children of the task, so that a delete never waits for a
+//! create. Everything that the rest of the gateway may know is published through a watch channel.
+
+use std::future::pending;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, watch};
+use tokio::task::{AbortHandle, JoinSet};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info, warn};
+
+use super::calls::{self, CallContext};
+use super::readiness::SessionState;
+use super::state::{Call, Effect, Event, Seen, State, Wanted, step};
+use super::{Command, SandboxView, Shared, Slot};
+use crate::callback::{Callback, CallbackOptions, Session, Tokens};
+use crate::model::{
+    Environment, Handle, Observation, OperationId, SandboxFacts, SandboxState, Token, UnixMillis,
+};
+
+/// What a task starts from.
+pub(super) struct Seed {
+    pub(super) facts: SandboxFacts,
+    pub(super) tokens: Tokens,
+    pub(super) environment: Environment,
+    /// True: from the store, of an earlier life of the gateway.
+    pub(super) resumed: bool,
+}
+
+/// Its ends of the channels.
+pub(super) struct Channels {
+    pub(super) commands: mpsc::Receiver<Command>,
+    pub(super) slot: watch::Receiver<Slot>,
+    pub(super) view: watch::Sender<Arc<SandboxView>>,
+    pub(super) activity: watch::Receiver<u32>,
+    pub(super) cancel: CancellationToken,
+}
+
+/// The result of a child: an event, and what came with it.
+pub(super) struct Outcome {
+    pub(super) event: Event,
+    pub(super) handle: Option<Handle>,
+    pub(super) observation: Option<Observation>,
+}
+
+impl Outcome {
+    pub(super) fn event(event: Event) -> Self {
+        Self {
+            event,
+            handle: None,
+            observation: None,
+        }
+    }
+}
+
+struct Task {
+    shared: Arc<Shared>,
+    state: State,
+    facts: SandboxFacts,
+    environment: Environment,
+    token: Token,
+    grace: Duration,
+    operation: Option<OperationId>,
+    callback: Option<Callback>,
+    session: Option<Session>,
+    view: watch::Sender<Arc<SandboxView>>,
+    calls: JoinSet<Outcome>,
+    driver_call: Option<AbortHandle>,
+    ready_deadline: Option<Instant>,
+    retry_at: Option<Instant>,
+    idle_since: Option<Instant>,
+    incarnation: String,
+    revision: u64,
+}
+
+/// Runs until the sandbox is gone, or the gateway ends (which leaves the sandbox as it is).
+pub(super) async fn run(shared: Arc<Shared>, seed: Seed, mut channels: Channels) {
+    let mut task = Task::new(shared, &seed, channels.view);
+    let mut session = task.open_callback(seed.tokens, &channels.cancel).await;
+    let first = if seed.resumed {
+        Event::Resume
+    } else {
+        Event::Begin
+    };
+    if task.callback.is_some() {
+        task.handle(Outcome::event(first)).await;
+    }
+    while task.state.phase != SandboxState::Deleted {
+        let (ready, retry, idle) = (task.ready_deadline, task.retry_at, task.idle_deadline());
+        let expire = task.expire_time();
+        tokio::select! {
+            () = channels.cancel.cancelled() => break,
+            command = channels.commands.recv() => match command {
+                Some(command) => task.command(command).await,
+                None => break,
+            },
+            Some(done) = task.calls.join_next() => task.child_ended(done).await,
+            Ok(()) = channels.slot.changed() => {
+                let slot = channels.slot.borrow_and_update().clone();
+                task.slot_changed(slot).await;
+            }
+            changed = next_session(&mut session) => task.session_changed(changed).await,
+            Ok(()) = channels.activity.changed() => {
+                let count = *channels.activity.borrow_and_update();
+                task.activity_changed(count);
+            }
+            () = at(ready) => {
+                task.ready_deadline = None;
+                task.handle(Outcome::event(Event::ReadyTimeout)).await;
+            }
+            () = at(retry) => {
+                task.retry_at = None;
+                task.handle(Outcome::event(Event::Retry)).await;
+            }
+            () = wall_clock(expire) => task.expired().await,
+            () = at(idle) => task.idle().await,
+        }
+    }
+    // Dropping the calls here leaves at most an unanswered, idempotent call, which a resumed
+    // task settles. The callback directory stays while the sandbox does.
+    task.calls.shutdown().await;
+    if task.state.phase == SandboxState::Deleted
+        && let Some(callback) = task.callback.take()
+    {
+        callback.close().await;
+    }
+}
+
+async fn at(instant: Option<Instant>) {
+    match instant {
+        Some(instant) => tokio::time::sleep_until(instant).await,
+        None => pending().await,
+    }
+}
+
+/// Wall-clock time is looked at again every minute, since it may be set.
+async fn wall_clock(instant: Option<UnixMillis>) {
+    let Some(instant) = instant else {
+        return pending().await;
+    };
+    loop {
+        let left = instant.remaining();
+        if left.is_zero() {
+            return;
+        }
+        tokio::time::sleep(left.min(Duration::from_secs(60))).await;
+    }
+}
+
+async fn next_session(session: &mut Option<watch::Receiver<Option<Session>>>) -> Option<Session> {
+    let Some(receiver) = session else {
+        return pending().await;
+    };
+    if receiver.changed().await.is_err() {
+        *session = None;
+        return None;
+    }
+    receiver.borrow_and_update().clone()
+}
+
+impl Task {
+    fn new(shared: Arc<Shared>, seed: &Seed, view: watch::Sender<Arc<SandboxView>>) -> Self {
+        let facts = seed.facts.clone();
+        let mut state = State::new(facts.state, facts.reason.clone(), facts.message.clone());
+        if let Some(observed) = &facts.observed {
+            state.boots = observed.boots;
+        }
+        Self {
+            shared,
+            state,
+            facts,
+            environment: seed.environment.clone(),
+            token: seed.tokens.current.clone(),
+            grace: Duration::from_secs(10),
+            operation: None,
+            callback: None,
+            session: None,
+            view,
+            calls: JoinSet::new(),
+            driver_call: None,
+            ready_deadline: None,
+            retry_at: None,
+            idle_since: Some(Instant::now()),
+            incarnation: String::new(),
+            revision: 0,
+        }
+    }
+
+    async fn open_callback(
+        &mut self,
+        initial: Tokens,
+        cancel: &CancellationToken,
+    ) -> Option<watch::Receiver<Option<Session>>> {
+        let options = CallbackOptions {
+            runtime_dir: self.shared.runtime_dir.clone(),
+            sandbox_id: self.facts.id.clone(),
+            gateway_id: self.shared.gateway_id.clone(),
+            tokens: self.shared.token_store.clone(),
+            initial,
+            tasks: self.shared.tasks.clone(),
+            cancel: cancel.clone(),
+        };
+        match Callback::open(options).await {
+            Ok(callback) => {
+                let session = callback.session();
+                self.callback = Some(callback);
+                Some(session)
+            }
+            Err(error) => {
+                warn!(sandbox.id = %self.facts.id, %error, "no callback socket");
+                self.state.phase = SandboxState::Failed;
+                self.state.wanted = Wanted::Stopped;
+                self.state.reason = "GATEWAY_FAULT".into();
+                self.state.message = format!("the gateway could not make its socket: {error}");
+                self.persist().await;
+                self.publish();
+                None
+            }
+        }
+    }
+
+    async fn handle(&mut self, outcome: Outcome) {
+        if let Some(handle) = outcome.handle {
+            self.facts.handle = Some(handle);
+        }
+        if let Some(observation) = outcome.observation {
+            self.revision = observation.revision;
+            self.facts.observed = Some(observation);
+        }
+        let before = self.state.phase;
+        let effects = step(&mut self.state, outcome.event);
+        if self.state.phase != before {
+            info!(
+                sandbox.id = %self.facts.id,
+                driver.name = %self.facts.driver,
+                from = before.name(),
+                to = self.state.phase.name(),
+                reason = self.state.reason,
+                message = self.state.message,
+                "sandbox state"
+            );
+        }
+        self.sync_facts(before);
+        // What was only observed may be seen before it is stored; what is about to be done may not.
+        let acts = effects.iter().any(|effect| {
+            matches!(
+                effect,
+                Effect::Create | Effect::Start | Effect::Stop | Effect::Delete
+            )
+        });
+        if !acts {
+            self.publish();
+        }
+        for effect in effects {
+            self.perform(effect).await;
+        }
+        if acts {
+            self.publish();
+        }
+    }
+
+    fn sync_facts(&mut self, before: SandboxState) {
+        self.facts.state = self.state.phase;
+        self.facts.reason.clone_from(&self.state.reason);
+        self.facts.message.clone_from(&self.state.message);
+        if self.state.phase == before {
+            return;
+        }
+        self.facts.state_time = UnixMillis::now();
+        if self.state.phase == SandboxState::Ready {
+            if self.facts.ready_time == UnixMillis::default() {
+                self.facts.ready_time = self.facts.state_time;
+            }
+            self.idle_since.get_or_insert_with(Instant::now);
+        }
+    }
+
+    fn publish(&self) {
+        let session = self
+            .session
+            .clone()
+            .filter(|_| self.state.session == SessionState::Configured);
+        self.view.send_replace(Arc::new(SandboxView {
+            facts: self.facts.clone(),
+            session,
+            callback_directory: self.callback_directory(),
+        }));
+    }
+
+    fn callback_directory(&self) -> PathBuf {
+        self.callback
+            .as_ref()
+            .map(|callback| callback.directory().to_path_buf())
+            .unwrap_or_default()
+    }
+
+    async fn persist(&mut self) {
+        if let Err(error) = self.shared.store.update_sandbox(&self.facts).await {
+            // What runs goes on; the record catches up with the next change.
+            warn!(sandbox.id = %self.facts.id, %error, "the sandbox's record was not stored");
+        }
+    }
+
+    async fn perform(&mut self, effect: Effect) {
+        match effect {
+            Effect::Persist => self.persist().await,
+            Effect::Create | Effect::Settle | Effect::Start | Effect::Stop | Effect::Delete => {
+                self.call_driver(&effect).await;
+            }
+            Effect::Configure => self.configure(),
+            Effect::Remove => self.remove().await,
+            Effect::RetryAfter(delay) => self.retry_at = Some(Instant::now() + delay),
+            Effect::ArmReadyTimer => {
+                let patience = if self.facts.ready_time == UnixMillis::default() {
+                    self.shared.create_timeout
+                } else {
+                    self.shared.session_timeout
+                };
+                self.ready_deadline = Some(Instant::now() + patience);
+            }
+            Effect::DisarmReadyTimer => self.ready_deadline = None,
+        }
+    }
+
+    async fn call_driver(&mut self, effect: &Effect) {
+        if let Some(earlier) = self.driver_call.take() {
+            // The driver sees the cancellation; a delete makes sure of the rest.
+            earlier.abort();
+        }
+        self.retry_at = None;
+        if *effect == Effect::Start {
+            self.rotate_boot_token().await;
+        }
+        let operation = self.begin_operation(effect).await;
+        let context = CallContext {
+            driver: self.shared.drivers.get(&self.facts.driver),
+            driver_name: self.facts.driver.clone(),
+            id: self.facts.id.clone(),
+            operation,
+        };
+        let directory = self.callback_directory();
+        let handle = match effect {
+            Effect::Create => self.calls.spawn(calls::create(
+                context,
+                self.facts.spec.clone(),
+                directory,
+                self.token.clone(),
+            )),
+            Effect::Settle => {
+                self.calls
+                    .spawn(calls::settle(context, self.facts.handle.clone(), directory))
+            }
+            Effect::Start => self.calls.spawn(calls::start(context, self.token.clone())),
+            Effect::Stop => self.calls.spawn(calls::stop(context, self.grace)),
+            _ => self.calls.spawn(calls::delete(context)),
+        };
+        self.driver_call = Some(handle);
+    }
+
+    /// The intent is in the store before the driver hears of it.
+    async fn begin_operation(&mut self, effect: &Effect) -> OperationId {
+        let kind = match effect {
+            Effect::Create => "create",
+            Effect::Settle => "settle",
+            Effect::Start => "start",
+            Effect::Stop => "stop",
+            _ => "delete",
+        };
+        let operation = OperationId::generate();
+        // A create's intent is the stored record itself; looking changes nothing.
+        let changes = matches!(effect, Effect::Start | Effect::Stop | Effect::Delete);
+        if changes {
+            let begun = self
+                .shared
+                .store
+                .begin_operation(&operation, &self.facts.id, kind)
+                .await;
+            if let Err(error) = begun {
+                warn!(sandbox.id = %self.facts.id, %error, kind, "the intent was not stored");
+            }
+            self.operation = Some(operation.clone());
+        }
+        operation
+    }
+
+    async fn end_operation(&mut self) {
+        let Some(operation) = self.operation.take() else {
+            return;
+        };
+        if let Err(error) = self.shared.store.finish_operation(&operation).await {
+            warn!(sandbox.id = %self.facts.id, %error, "the end of an operation was not stored");
+        }
+    }
+
+    async fn rotate_boot_token(&mut self) {
+        let previous = std::mem::replace(&mut self.token, Token::generate());
+        let stored = self
+            .shared
+            .token_store
+            .rotate(&self.facts.id, &previous, &self.token)
+            .await;
+        if let Err(error) = stored {
+            warn!(sandbox.id = %self.facts.id, %error, "the new token was not stored");
+        }
+        if let Some(callback) = &self.callback {
+            callback.set_token(self.token.clone());
+        }
+    }
+
+    fn configure(&mut self) {
+        if self.environment.0.is_empty() {
+            // Nothing to bind: the bootstrap has said everything else.
+            self.calls
+                .spawn(async { Outcome::event(Event::Configured(Ok(()))) });
+            return;
+        }
+        let Some(session) = self.session.clone() else {
+            return;
+        };
+        self.calls
+            .spawn(calls::configure(session, self.environment.clone()));
+    }
+
+    async fn remove(&mut self) {
+        self.end_operation().await;
+        if let Err(error) = self.shared.store.remove_sandbox(&self.facts.id).await {
+            warn!(sandbox.id = %self.facts.id, %error, "the record of a deleted sandbox was not removed");
+        }
+        self.shared.forget(&self.facts.id, self.facts.name.as_ref());
+    }
+
+    async fn child_ended(&mut self, done: Result<Outcome, tokio::task::JoinError>) {
+        match done {
+            Ok(outcome) => {
+                if is_driver_answer(&outcome.event) {
+                    self.driver_call = None;
+                    self.end_operation().await;
+                }
+                if self.is_stale(&outcome.event) {
+                    debug!(sandbox.id = %self.facts.id, "an answer to a call that was replaced");
+                    return;
+                }
+                self.handle(outcome).await;
+            }
+            Err(error) if error.is_cancelled() => {}
+            Err(error) => {
+                warn!(sandbox.id = %self.facts.id, %error, "a driver call panicked");
+                if self.state.call.is_some() {
+                    self.retry_at = Some(Instant::now() + Duration::from_secs(1));
+                }
+            }
+        }
+    }
+
+    /// An aborted call may still have finished just before.
+    fn is_stale(&self, event: &Event) -> bool {
+        let answers = match event {
+            Event::Created(_) => Call::Create,
+            Event::Settled(_) => Call::Settle,
+            Event::Started(_) => Call::Start,
+            Event::StopEnded(_) => Call::Stop,
+            Event::DeleteEnded(_) => Call::Delete,
+            _ => return false,
+        };
+        self.state.call != Some(answers)
+    }
+
+    async fn slot_changed(&mut self, slot: Slot) {
+        if let Some(observation) = slot.observation {
+            let old = slot.incarnation == self.incarnation && observation.revision < self.revision;
+            if !old {
+                self.incarnation = slot.incarnation;
+                let seen = Seen::from(&observation);
+                self.handle(Outcome {
+                    event: Event::Observed(seen),
+                    handle: slot.handle,
+                    observation: Some(observation),
+                })
+                .await;
+            }
+        }
+        if slot.gone {
+            self.handle(Outcome::event(Event::Gone)).await;
+        }
+    }
+
+    async fn session_changed(&mut self, session: Option<Session>) {
+        let had = self.session.is_some();
+        self.session = session;
+        if had {
+            self.handle(Outcome::event(Event::SessionDown)).await;
+        }
+        if self.session.is_some() {
+            debug!(sandbox.id = %self.facts.id, "supervisor session up");
+            self.handle(Outcome::event(Event::SessionUp)).await;
+        }
+    }
+
+    async fn command(&mut self, command: Command) {
+        let event = match command {
+            Command::Stop { grace } => {
+                self.grace = grace;
+                Event::Stop
+            }
+            Command::Start => Event::Start,
+            Command::Delete { reason, message } => Event::Delete { reason, message },
+        };
+        self.handle(Outcome::event(event)).await;
+    }
+
+    fn activity_changed(&mut self, count: u32) {
+        self.idle_since = (count == 0).then(Instant::now);
+    }
+
+    fn idle_deadline(&self) -> Option<Instant> {
+        let ready = self.state.phase == SandboxState::Ready;
+        let patience = Duration::from_millis(self.facts.idle_timeout_ms);
+        let since = self.idle_since.filter(|_| ready && !patience.is_zero())?;
+        Some(since + patience)
+    }
+
+    async fn idle(&mut self) {
+        let message = format!("unused for {} ms", self.facts.idle_timeout_ms);
+        let reason = "IDLE_TIMEOUT";
+        self.handle(Outcome::event(Event::Delete { reason, message }))
+            .await;
+    }
+
+    fn expire_time(&self) -> Option<UnixMillis> {
+        (self.state.wanted != Wanted::Gone).then_some(self.facts.spec.expire_time)
+    }
+
+    async fn expired(&mut self) {
+        let (reason, message) = ("DEADLINE", "its lifetime has passed".to_owned());
+        self.handle(Outcome::event(Event::Delete { reason, message }))
+            .await;
+    }
+}
+
+fn is_driver_answer(event: &Event) -> bool {
+    matches!(
+        event,
+        Event::Created(_)
+            | Event::Settled(_)
+            | Event::Started(_)
+            | Event::StopEnded(_)
+            | Event::DeleteEnded(_)
+    )
+}
