@@ -24,15 +24,17 @@ use crate::callback::{TokenStore, TokenStoreError};
 use crate::config::Config;
 use crate::driver::{Registry, RegistryOptions, SupervisorBinary, SupervisorBinaryError, Timing};
 use crate::execution::{Executions, ExecutionsOptions};
-use crate::model::{SandboxId, Token, UnixMillis};
+use crate::model::{ExecutionState, SandboxId, SandboxState, Token, UnixMillis};
 use crate::reconcile;
-use crate::sandbox::{Sandboxes, SandboxesOptions};
+use crate::sandbox::{SandboxView, Sandboxes, SandboxesOptions};
 use crate::store::{Store, StoreError};
 
 /// Drivers' news that may wait; a full queue makes the drivers' watches wait.
 const EVENTS_MAX: usize = 1_024;
 /// `ready` waits at most this long for drivers that do not answer.
 const DRIVERS_PATIENCE: Duration = Duration::from_secs(10);
+/// Deletes under way get at least this long.
+const DELETES_PATIENCE: Duration = Duration::from_secs(5);
 /// Tasks get this long to end once they were told to.
 const TASKS_PATIENCE: Duration = Duration::from_secs(5);
 /// Ended executions are looked through for what is past its retention this often.
@@ -59,6 +61,7 @@ pub enum StartError {
 #[derive(Debug)]
 pub struct App {
     api: Api,
+    sandboxes: Sandboxes,
     executions: Executions,
     drivers: Registry,
     store: Store,
@@ -156,11 +159,12 @@ impl App {
             &config,
             store.clone(),
             drivers.clone(),
-            sandboxes,
+            sandboxes.clone(),
             executions.clone(),
         );
         let mut app = Self {
             api,
+            sandboxes,
             executions,
             drivers,
             store,
@@ -196,6 +200,33 @@ impl App {
         self.api.set_ready();
     }
 
+    /// Deletes every sandbox and waits until nothing is left, or `patience` is over: for a gateway
+    /// that nobody will start again.
+    pub async fn remove_everything(&self, patience: Duration) {
+        for sandbox in self.sandboxes.list() {
+            let message = "its gateway ends for good".to_owned();
+            let _gone = sandbox.delete("GATEWAY_ENDED", message).await;
+        }
+        if !self.deletes_ended(Instant::now() + patience).await {
+            warn!("some sandboxes were not deleted in time; their deadlines end them");
+        }
+    }
+
+    /// Deletes that are under way should not be left to the next start.
+    async fn deletes_ended(&self, deadline: Instant) -> bool {
+        for sandbox in self.sandboxes.list() {
+            let leaving = |view: &SandboxView| view.facts.state == SandboxState::Deleting;
+            if !leaving(&sandbox.view()) {
+                continue;
+            }
+            let ended = sandbox.wait_for(|view| !leaving(view));
+            if tokio::time::timeout_at(deadline, ended).await.is_err() {
+                return false;
+            }
+        }
+        true
+    }
+
     /// Ends the gateway. Executions get until `patience` is over to end by themselves; what is
     /// still running then goes on in its sandbox and is found again by the next start.
     pub async fn shutdown(self, patience: Duration) {
@@ -206,6 +237,10 @@ impl App {
                 running = self.executions.count(),
                 "executions go on without this gateway"
             );
+        }
+        let deletes = deadline.max(Instant::now() + DELETES_PATIENCE);
+        if !self.deletes_ended(deletes).await {
+            info!("deletes go on with the next start");
         }
         self.stop.cancel();
         self.server.close();
@@ -256,8 +291,7 @@ async fn resume(
         }
     }
     for execution in unfinished {
-        let one_shot =
-            execution.one_shot && execution.state == crate::model::ExecutionState::Queued;
+        let one_shot = execution.one_shot && execution.state == ExecutionState::Queued;
         let sandbox = execution.sandbox_id.clone();
         executions.resume(execution).await;
         if one_shot && let Some(sandbox) = sandboxes.get(&sandbox) {

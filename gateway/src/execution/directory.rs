@@ -328,7 +328,8 @@ impl Executions {
             {
                 return false;
             }
-            tokio::task::yield_now().await;
+            // It is forgotten a moment after it has ended.
+            tokio::time::sleep(Duration::from_millis(2)).await;
         }
     }
 }

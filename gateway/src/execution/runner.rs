@@ -83,6 +83,7 @@ pub(super) struct Runner {
 /// later life of the gateway, when the gateway shuts down.
 pub(super) async fn run(shared: Arc<Shared>, seed: Seed, channels: Channels) {
     let cancel = shared.cancel.clone();
+    let timeout_at = seed.resumed.then(|| time_left(&seed.facts)).flatten();
     let mut runner = Runner {
         shared,
         facts: seed.facts,
@@ -97,7 +98,7 @@ pub(super) async fn run(shared: Arc<Shared>, seed: Seed, channels: Channels) {
         children: JoinSet::new(),
         boot: None,
         resumed: seed.resumed,
-        timeout_at: None,
+        timeout_at,
         kill_deadline: None,
         absent_at: None,
         oom_before: None,
@@ -112,6 +113,15 @@ pub(super) async fn run(shared: Arc<Shared>, seed: Seed, channels: Channels) {
     runner.shared.forget(&runner.facts.id);
 }
 
+/// Of an execution that an earlier life of the gateway has started.
+fn time_left(facts: &ExecutionFacts) -> Option<Instant> {
+    let timeout = Duration::from_millis(facts.timeout_ms);
+    if timeout.is_zero() || facts.state != ExecutionState::Running {
+        return None;
+    }
+    Some(Instant::now() + facts.start_time.after(timeout).remaining())
+}
+
 impl Runner {
     async fn whole_life(&mut self, place: SeedPlace) {
         let (sandbox, (state, ending)) = match self.claim(place).await {
@@ -123,8 +133,16 @@ impl Runner {
             Err(end) => (self.shared.sandboxes.get(&self.facts.sandbox_id), end),
         };
         self.finish(state, ending).await;
-        if let Some(sandbox) = sandbox {
-            self.leave(&sandbox).await;
+        let Some(sandbox) = sandbox else {
+            return;
+        };
+        if self.facts.one_shot {
+            let message = format!("its execution {} has ended", self.facts.id);
+            let _gone_already = sandbox.delete("EXECUTION_ENDED", message).await;
+        } else {
+            // From here on the store knows everything that the runner knows.
+            self.shared.forget(&self.facts.id);
+            self.forget_process(&sandbox).await;
         }
     }
 
@@ -423,13 +441,8 @@ impl Runner {
         self.permit = None;
     }
 
-    /// What it used is given back, off the caller's path.
-    async fn leave(&mut self, sandbox: &Sandbox) {
-        if self.facts.one_shot {
-            let message = format!("its execution {} has ended", self.facts.id);
-            let _gone_already = sandbox.delete("EXECUTION_ENDED", message).await;
-            return;
-        }
+    /// The supervisor's record is given back, off the caller's path.
+    async fn forget_process(&self, sandbox: &Sandbox) {
         let Some(session) = sandbox.view().session.clone() else {
             return;
         };

@@ -124,11 +124,6 @@ pub(super) async fn run(shared: Arc<Shared>, seed: Seed, mut channels: Channels)
     // Dropping the calls here leaves at most an unanswered, idempotent call, which a resumed
     // task settles. The callback directory stays while the sandbox does.
     task.calls.shutdown().await;
-    if task.state.phase == SandboxState::Deleted
-        && let Some(callback) = task.callback.take()
-    {
-        callback.close().await;
-    }
 }
 
 async fn at(instant: Option<Instant>) {
@@ -250,7 +245,7 @@ impl Task {
         let acts = effects.iter().any(|effect| {
             matches!(
                 effect,
-                Effect::Create | Effect::Start | Effect::Stop | Effect::Delete
+                Effect::Create | Effect::Start | Effect::Stop | Effect::Delete | Effect::Remove
             )
         });
         if !acts {
@@ -426,8 +421,12 @@ impl Task {
             .spawn(calls::configure(session, self.environment.clone()));
     }
 
+    /// When it is published as deleted, nothing of it is left and its name is free.
     async fn remove(&mut self) {
         self.end_operation().await;
+        if let Some(callback) = self.callback.take() {
+            callback.close().await;
+        }
         if let Err(error) = self.shared.store.remove_sandbox(&self.facts.id).await {
             warn!(sandbox.id = %self.facts.id, %error, "the record of a deleted sandbox was not removed");
         }
