@@ -1,8 +1,6 @@
-//! The parent of one sandbox.
-use std::process::ExitCode;
+//! The process driver's shim: stands between the driver and one sandbox's PID 1. See
+//! `cofferdam_driver_process::shim`.
 
-#[allow(clippy::print_stderr, reason = "nothing else exists yet")]
-fn main() -> ExitCode {
-    eprintln!("cofferdam-process-shim: not implemented yet");
-    ExitCode::from(125)
+fn main() -> std::process::ExitCode {
+    cofferdam_driver_process::shim::main()
 }

@@ -1,0 +1,286 @@
+//! Limits and accounting, on cgroup v2 or, where that is all there is, v1.
+//!
+//! [`CgroupParent::detect`] finds a place where leaves may be made and says which controllers
+//! work there; [`CgroupParent::create`] makes a leaf with limits and returns, typed, whatever
+//! could not be enforced. Nothing here decides whether that is acceptable.
+//!
+//! A sandbox's shim stays outside its leaf: it must be able to enforce the deadline and leave a
+//! record while the leaf is frozen or out of memory.
+
+mod detect;
+mod files;
+mod kill;
+mod v1;
+mod v2;
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::sandbox::plan::CgroupPlacement;
+
+/// What a leaf bounds. `None` is unbounded.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct CgroupLimits {
+    /// Memory, tmpfs included. Swap is always off where memory is bounded.
+    pub memory_bytes: Option<u64>,
+    /// Processes and threads.
+    pub pids: Option<u64>,
+    /// Thousandths of one CPU.
+    pub cpu_millis: Option<u64>,
+}
+
+/// Something a leaf can bound.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Bound {
+    /// Memory.
+    Memory,
+    /// Keeping out of swap.
+    Swap,
+    /// Processes and threads.
+    Pids,
+    /// CPU time.
+    Cpu,
+}
+
+/// A bound that was asked for and does not hold.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NotEnforced {
+    /// Which.
+    pub bound: Bound,
+    /// Why.
+    pub why: String,
+    /// What an operator can do about it.
+    pub fix: String,
+}
+
+/// A cgroup operation failed.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot {action} {}", path.display())]
+pub struct CgroupError {
+    /// What was being done.
+    pub action: &'static str,
+    /// To what.
+    pub path: PathBuf,
+    /// Why it failed.
+    pub source: io::Error,
+}
+
+/// What was measured; `None` is unmeasured, never zero.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct CgroupStats {
+    /// CPU time used so far, in microseconds.
+    pub cpu_usec: Option<u64>,
+    /// Memory in use, in bytes.
+    pub memory_bytes: Option<u64>,
+    /// The most memory ever in use, in bytes.
+    pub memory_peak_bytes: Option<u64>,
+    /// Processes and threads now.
+    pub pids: Option<u64>,
+    /// Bytes read from block devices.
+    pub io_read_bytes: Option<u64>,
+    /// Bytes written to block devices.
+    pub io_write_bytes: Option<u64>,
+    /// Processes the kernel killed for want of memory.
+    pub oom_kills: Option<u64>,
+}
+
+/// The version in use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CgroupVersion {
+    /// The unified hierarchy.
+    V2,
+    /// One hierarchy for each controller.
+    V1,
+}
+
+/// A place where leaves are made.
+#[derive(Debug, Clone)]
+pub struct CgroupParent {
+    backend: Backend,
+}
+
+#[derive(Debug, Clone)]
+enum Backend {
+    V2(v2::Parent),
+    V1(v1::Parent),
+    /// No leaf can be made; why, and what to do.
+    Absent {
+        why: String,
+        fix: String,
+    },
+}
+
+/// One sandbox's cgroup: a directory in each hierarchy.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Leaf {
+    dirs: Vec<PathBuf>,
+}
+
+impl CgroupParent {
+    /// Finds the parent. `setting` is a path from the root of the hierarchies; without one, the
+    /// driver's own cgroup is used where it has been delegated, and `cofferdam` below the root
+    /// when the driver is root. May move the driver into a leaf of its own, which v2 demands of a
+    /// cgroup that is to have children. Blocks briefly.
+    pub fn detect(setting: Option<&Path>) -> Self {
+        detect::detect(setting)
+    }
+
+    /// No cgroups at all, for tests and for hosts without.
+    pub fn absent(why: impl Into<String>, fix: impl Into<String>) -> Self {
+        CgroupParent {
+            backend: Backend::Absent {
+                why: why.into(),
+                fix: fix.into(),
+            },
+        }
+    }
+
+    /// The version in use, if any is.
+    pub fn version(&self) -> Option<CgroupVersion> {
+        match &self.backend {
+            Backend::V2(_) => Some(CgroupVersion::V2),
+            Backend::V1(_) => Some(CgroupVersion::V1),
+            Backend::Absent { .. } => None,
+        }
+    }
+
+    /// Where leaves are made.
+    pub fn dirs(&self) -> Vec<PathBuf> {
+        match &self.backend {
+            Backend::V2(parent) => vec![parent.dir.clone()],
+            Backend::V1(parent) => parent.dirs(),
+            Backend::Absent { .. } => Vec::new(),
+        }
+    }
+
+    /// Which bounds this parent cannot enforce.
+    pub fn not_enforceable(&self) -> Vec<NotEnforced> {
+        [Bound::Memory, Bound::Swap, Bound::Pids, Bound::Cpu]
+            .into_iter()
+            .filter_map(|bound| self.lacks(bound))
+            .collect()
+    }
+
+    /// Why a bound cannot be enforced here; `None` when it can.
+    pub fn lacks(&self, bound: Bound) -> Option<NotEnforced> {
+        let (why, fix) = match &self.backend {
+            Backend::V2(parent) => parent.lacks(bound)?,
+            Backend::V1(parent) => parent.lacks(bound)?,
+            Backend::Absent { why, fix } => (why.clone(), fix.clone()),
+        };
+        Some(NotEnforced { bound, why, fix })
+    }
+
+    /// The leaf's directories, before it is made: for the record that must exist first.
+    pub fn leaf(&self, name: &str) -> Leaf {
+        Leaf {
+            dirs: self.dirs().into_iter().map(|dir| dir.join(name)).collect(),
+        }
+    }
+
+    /// Makes the leaf with its limits. Returns what of them is not enforced. Blocks briefly.
+    pub fn create(
+        &self,
+        name: &str,
+        limits: &CgroupLimits,
+    ) -> Result<Vec<NotEnforced>, CgroupError> {
+        match &self.backend {
+            Backend::V2(parent) => parent.create(name, limits)?,
+            Backend::V1(parent) => parent.create(name, limits)?,
+            Backend::Absent { .. } => {}
+        }
+        Ok(limits
+            .asked()
+            .into_iter()
+            .filter_map(|bound| self.lacks(bound))
+            .collect())
+    }
+}
+
+impl CgroupLimits {
+    fn asked(&self) -> Vec<Bound> {
+        let mut asked = Vec::new();
+        if self.memory_bytes.is_some() {
+            asked.extend([Bound::Memory, Bound::Swap]);
+        }
+        asked.extend(self.pids.map(|_| Bound::Pids));
+        asked.extend(self.cpu_millis.map(|_| Bound::Cpu));
+        asked
+    }
+}
+
+impl Leaf {
+    /// A leaf known from a record.
+    pub fn from_dirs(dirs: Vec<PathBuf>) -> Self {
+        Leaf { dirs }
+    }
+
+    /// Its directories.
+    pub fn dirs(&self) -> &[PathBuf] {
+        &self.dirs
+    }
+
+    /// How the shim puts the init into it.
+    pub fn placement(&self) -> CgroupPlacement {
+        CgroupPlacement {
+            procs_files: self.dirs.iter().map(|dir| dir.join(files::PROCS)).collect(),
+            v2_dir: self.dirs.iter().find(|dir| v2::is_v2(dir)).cloned(),
+        }
+    }
+
+    /// What the kernel counted. Blocks briefly.
+    pub fn stats(&self) -> CgroupStats {
+        self.dirs.iter().fold(CgroupStats::default(), |stats, dir| {
+            stats.or(if v2::is_v2(dir) {
+                v2::stats(dir)
+            } else {
+                v1::stats(dir)
+            })
+        })
+    }
+
+    /// How often the kernel killed for want of memory.
+    pub fn oom_kills(&self) -> Option<u64> {
+        self.stats().oom_kills
+    }
+
+    /// Its processes, in the reader's pid namespace.
+    pub fn pids(&self) -> Vec<i32> {
+        let mut pids: Vec<i32> = self.dirs.iter().flat_map(|dir| files::pids(dir)).collect();
+        pids.sort_unstable();
+        pids.dedup();
+        pids
+    }
+
+    /// Kills every process in it, once. The kernel may need a moment, and v1 a second call: until
+    /// [`Leaf::pids`] is empty.
+    pub fn kill(&self) -> Result<(), CgroupError> {
+        self.dirs.iter().try_for_each(|dir| kill::kill(dir))
+    }
+
+    /// Removes it, if nothing is left in it; false means not yet.
+    pub fn try_remove(&self) -> Result<bool, CgroupError> {
+        let mut gone = true;
+        for dir in &self.dirs {
+            gone &= files::try_remove(dir)?;
+        }
+        Ok(gone)
+    }
+}
+
+impl CgroupStats {
+    fn or(self, other: CgroupStats) -> CgroupStats {
+        CgroupStats {
+            cpu_usec: self.cpu_usec.or(other.cpu_usec),
+            memory_bytes: self.memory_bytes.or(other.memory_bytes),
+            memory_peak_bytes: self.memory_peak_bytes.or(other.memory_peak_bytes),
+            pids: self.pids.or(other.pids),
+            io_read_bytes: self.io_read_bytes.or(other.io_read_bytes),
+            io_write_bytes: self.io_write_bytes.or(other.io_write_bytes),
+            oom_kills: self.oom_kills.or(other.oom_kills),
+        }
+    }
+}

@@ -1,0 +1,109 @@
+//! Descriptors opened with the driver's identity, before the shim gives it up.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixListener;
+use std::path::Path;
+
+use rustix::fs::{CWD, Mode, OFlags, openat};
+use rustix::net::{
+    AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, listen, socket_with,
+};
+use rustix::pipe::{PipeFlags, pipe_with};
+
+use super::failure::Context;
+use crate::sandbox::layout;
+use crate::sandbox::plan::ShimPlan;
+use crate::sandbox::report::{Failure, Stage};
+
+/// How many control connections may wait to be accepted.
+const BACKLOG: i32 = 16;
+
+/// What the shim reaches the outside with, once it has no other way.
+#[derive(Debug)]
+pub(crate) struct Handles {
+    /// The sandbox's `run` directory.
+    pub(crate) run_dir: OwnedFd,
+    /// The directory that holds the gateway's socket.
+    pub(crate) callback_dir: OwnedFd,
+    /// The host's `/proc`, to learn start times.
+    pub(crate) host_proc: OwnedFd,
+    /// `cgroup.procs` of each hierarchy. The kernel checks a write to it against the opener.
+    pub(crate) cgroup_procs: Vec<OwnedFd>,
+    /// The v2 leaf.
+    pub(crate) cgroup_dir: Option<OwnedFd>,
+    /// `shim.sock`, listening.
+    pub(crate) control: UnixListener,
+    /// `/dev/null`.
+    pub(crate) null: OwnedFd,
+    /// The supervisor's standard output and error: read here, written there.
+    pub(crate) console: (OwnedFd, OwnedFd),
+    /// The supervisor's executable.
+    pub(crate) supervisor: OwnedFd,
+}
+
+impl Handles {
+    /// Opens everything the plan names.
+    pub(crate) fn open(plan: &ShimPlan, supervisor: OwnedFd) -> Result<Self, Failure> {
+        let run_path = layout::run_dir(&plan.state_dir);
+        let run_dir = open_dir(&run_path).at(Stage::OpenStateDir, run_path.display())?;
+        let callback_dir =
+            open_dir(&plan.callback_dir).at(Stage::OpenCallbackDir, plan.callback_dir.display())?;
+        let mut cgroup_procs = Vec::with_capacity(plan.cgroup.procs_files.len());
+        for path in &plan.cgroup.procs_files {
+            let flags = OFlags::WRONLY | OFlags::CLOEXEC;
+            let file = openat(CWD, path, flags, Mode::empty());
+            cgroup_procs.push(file.at(Stage::OpenCgroup, path.display())?);
+        }
+        let cgroup_dir = match &plan.cgroup.v2_dir {
+            Some(path) => Some(open_dir(path).at(Stage::OpenCgroup, path.display())?),
+            None => None,
+        };
+        let control = control_socket(&run_dir).at(Stage::BindControlSocket, run_path.display())?;
+        let host_proc = open_dir(Path::new("/proc")).at(Stage::OpenStateDir, "/proc")?;
+        let null = openat(
+            CWD,
+            "/dev/null",
+            OFlags::RDWR | OFlags::CLOEXEC,
+            Mode::empty(),
+        )
+        .at(Stage::Descriptors, "/dev/null")?;
+        let console = pipe_with(PipeFlags::CLOEXEC).at(Stage::Descriptors, "console pipe")?;
+        rustix::io::ioctl_fionbio(&console.0, true).at(Stage::Descriptors, "console pipe")?;
+        Ok(Handles {
+            run_dir,
+            callback_dir,
+            host_proc,
+            cgroup_procs,
+            cgroup_dir,
+            control,
+            null,
+            console,
+            supervisor,
+        })
+    }
+}
+
+fn open_dir(path: &Path) -> rustix::io::Result<OwnedFd> {
+    openat(
+        CWD,
+        path,
+        OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
+        Mode::empty(),
+    )
+}
+
+/// Binds below the directory's descriptor: a socket address holds 108 bytes, a path may be longer.
+fn control_socket(run_dir: &OwnedFd) -> io::Result<UnixListener> {
+    use std::os::fd::AsRawFd;
+    let path = format!(
+        "/proc/self/fd/{}/{}",
+        run_dir.as_raw_fd(),
+        layout::CONTROL_SOCKET
+    );
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+    bind(&socket, &SocketAddrUnix::new(&*path)?)?;
+    listen(&socket, BACKLOG)?;
+    Ok(UnixListener::from(socket))
+}

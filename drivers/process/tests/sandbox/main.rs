@@ -1,0 +1,9 @@
+//! What holds in a sandbox, probed from inside with a shell, and what is left when it is gone.
+//!
+//! The same tests run as root and, started again by one of them, as an ordinary user.
+
+mod bounds;
+mod harness;
+mod isolation;
+mod lifecycle;
+mod ordinary_user;

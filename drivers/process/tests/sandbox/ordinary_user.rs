@@ -1,0 +1,67 @@
+//! The same tests once more, as an ordinary user with a delegated cgroup.
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, chown};
+use std::path::PathBuf;
+use std::process::Command;
+
+use cofferdam_driver_process::cgroup::CgroupParent;
+
+use crate::harness::{is_root, shim, stand_in};
+
+/// An id that nothing else here uses.
+const USER: u32 = 61_234;
+
+#[test]
+fn an_ordinary_user_gets_the_same_sandboxes() {
+    if !is_root() {
+        return println!("skipped: not root, so all the tests ran as an ordinary user already");
+    }
+    let dir = tempfile::Builder::new()
+        .prefix("cofferdam-test-")
+        .tempdir_in("/tmp")
+        .unwrap();
+    fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    let copy = |from: PathBuf, name: &str| {
+        let to = dir.path().join(name);
+        fs::copy(from, &to).unwrap();
+        to
+    };
+    let tests = copy(std::env::current_exe().unwrap(), "tests");
+    let parent = format!("cofferdam-test-{}-user", std::process::id());
+    let cgroups = CgroupParent::detect(Some(parent.as_ref()));
+    for cgroup in cgroups.dirs() {
+        chown(&cgroup, Some(USER), Some(USER)).unwrap();
+        for file in ["cgroup.procs", "cgroup.subtree_control", "tasks"] {
+            // Not every version has each of them.
+            let _ = chown(cgroup.join(file), Some(USER), Some(USER));
+        }
+    }
+    let ran = Command::new("setpriv")
+        .args([format!("--reuid={USER}"), format!("--regid={USER}")])
+        .args([
+            "--clear-groups",
+            "--inh-caps=-all",
+            "--bounding-set=-all",
+            "--",
+        ])
+        .arg(tests)
+        .args(["--test-threads=2", "--nocapture"])
+        .env("COFFERDAM_TEST_SHIM", copy(shim(), "shim"))
+        .env("COFFERDAM_TEST_INIT", copy(stand_in(), "init"))
+        .env("COFFERDAM_TEST_CGROUP", &parent)
+        .output();
+    for cgroup in cgroups.dirs() {
+        let _ = fs::remove_dir(cgroup);
+    }
+    let ran = match ran {
+        Ok(ran) => ran,
+        Err(error) => return println!("skipped: setpriv is missing: {error}"),
+    };
+    let (out, err) = (
+        String::from_utf8_lossy(&ran.stdout),
+        String::from_utf8_lossy(&ran.stderr),
+    );
+    assert!(ran.status.success(), "{out}\n{err}");
+    println!("{out}");
+}
