@@ -1,0 +1,2 @@
+//! Measures Cofferdam beside the raw platforms.
+fn main() {}
