@@ -16,6 +16,7 @@ use super::intake::idempotency;
 use super::status::ApiError;
 use super::{Api, convert};
 use crate::execution::{Execution, Follow, Item, StdinPiece};
+use crate::model::ExecutionFacts;
 
 pub(super) type EventStream =
     Pin<Box<dyn Stream<Item = Result<wire::ExecuteEvent, Status>> + Send>>;
@@ -51,23 +52,19 @@ async fn started(
         &start.execution.clone().unwrap_or_default(),
     )?;
     if let Some(known) = api.known_execution(caller, key.as_ref()).await? {
-        let attach = wire::AttachExecution {
-            execution_id: known.id.to_string(),
-            from_offset: 0,
-            stdin: known.stdin,
-        };
-        return attached(&api, caller, attach, requests).await;
+        return attached(&api, caller, attach_to(&known), requests).await;
     }
     let request = start
         .execution
         .ok_or_else(|| ApiError::field("start.execution", "is missing"))?;
     let new = api.new_execution(caller, request, true).await?;
-    let (execution, follow) = api
-        .0
-        .executions
-        .start(new, key.as_ref())
-        .await
-        .map_err(ApiError::from)?;
+    let (execution, follow) = match api.0.executions.start(new, key.as_ref()).await {
+        Ok(started) => started,
+        Err(error) => match api.lost_race(caller, key.as_ref(), &error).await? {
+            Some(winner) => return attached(&api, caller, attach_to(&winner), requests).await,
+            None => return Err(ApiError::from(error).into()),
+        },
+    };
     let cancel_grace = api.0.cancel_grace;
     Ok(stream(
         Some(execution),
@@ -76,6 +73,14 @@ async fn started(
         true,
         cancel_grace,
     ))
+}
+
+fn attach_to(facts: &ExecutionFacts) -> wire::AttachExecution {
+    wire::AttachExecution {
+        execution_id: facts.id.to_string(),
+        from_offset: 0,
+        stdin: facts.stdin,
+    }
 }
 
 async fn attached(

@@ -7,9 +7,12 @@
 
 mod caller;
 mod convert;
+mod drivers;
 mod execute;
+mod executions;
 mod files;
 mod intake;
+mod sandboxes;
 mod server;
 mod service;
 mod status;
@@ -18,6 +21,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 pub(crate) use server::{ApiServer, BindError};
+
+use status::ApiError;
 
 use crate::config::Config;
 use crate::driver::Registry;
@@ -77,5 +82,12 @@ impl Api {
     /// From now on no new work is taken.
     pub(crate) fn drain(&self) {
         self.0.draining.store(true, Ordering::Relaxed);
+    }
+
+    fn takes_work(&self) -> Result<(), ApiError> {
+        match self.0.draining.load(Ordering::Relaxed) {
+            true => Err(ApiError::draining()),
+            false => Ok(()),
+        }
     }
 }

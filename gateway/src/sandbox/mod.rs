@@ -13,6 +13,7 @@
 pub mod admission;
 mod calls;
 mod directory;
+mod effects;
 mod readiness;
 mod state;
 mod task;

@@ -1,0 +1,286 @@
+//! What callers do with sandboxes.
+
+use std::time::Duration;
+
+use cofferdam_proto::gateway::v1 as wire;
+use tokio_stream::StreamExt;
+use tonic::{Code, Response, Status};
+
+use super::caller::Caller;
+use super::files::Out;
+use super::intake::{idempotency, not_ready};
+use super::service::{Answer, STOP_GRACE_MAX_MS, page_size};
+use super::status::ApiError;
+use super::{Api, convert};
+use crate::driver::{Capabilities, Driver};
+use crate::model::SandboxState;
+use crate::sandbox::admission::{ExecutionNeeds, Problems};
+use crate::sandbox::{Ended, Sandbox, SandboxView, is_settled};
+
+const STOP_GRACE_DEFAULT: Duration = Duration::from_secs(10);
+
+impl Api {
+    pub(super) async fn create_sandbox(
+        &self,
+        caller: Caller,
+        request: wire::CreateSandboxRequest,
+    ) -> Answer<wire::CreateSandboxResponse> {
+        let wanted = request
+            .sandbox
+            .ok_or_else(|| ApiError::field("sandbox", "is missing"))?;
+        let key = idempotency(caller, &request.idempotency_key, &wanted)?;
+        let sandbox = match self.known(key.as_ref()).await? {
+            Some(id) => self.sandbox(caller, &id)?,
+            None => {
+                self.takes_work()?;
+                let needs = ExecutionNeeds::default();
+                let intake = &self.0.intake;
+                let new = intake
+                    .sandbox(caller, wanted, needs, Problems::default())
+                    .await?;
+                let sandboxes = &self.0.sandboxes;
+                sandboxes
+                    .create(new, key.as_ref())
+                    .await
+                    .map_err(ApiError::from)?
+            }
+        };
+        if request.wait {
+            let id = sandbox.id().to_string();
+            let view = sandbox
+                .wait_for(|view| {
+                    view.facts.state == SandboxState::Ready || is_settled(view.facts.state)
+                })
+                .await
+                .map_err(ended(&id))?;
+            if view.facts.state != SandboxState::Ready {
+                return Err(failed(&view).into());
+            }
+        }
+        Ok(Response::new(wire::CreateSandboxResponse {
+            sandbox: Some(convert::sandbox(&sandbox)),
+        }))
+    }
+
+    pub(super) async fn get_sandbox(
+        &self,
+        caller: Caller,
+        request: wire::GetSandboxRequest,
+    ) -> Answer<wire::GetSandboxResponse> {
+        let sandbox = self.sandbox(caller, &request.sandbox)?;
+        Ok(Response::new(wire::GetSandboxResponse {
+            sandbox: Some(convert::sandbox(&sandbox)),
+        }))
+    }
+
+    pub(super) async fn list_sandboxes(
+        &self,
+        caller: Caller,
+        request: wire::ListSandboxesRequest,
+    ) -> Answer<wire::ListSandboxesResponse> {
+        let page = page_size(request.page_size);
+        let mut found: Vec<Sandbox> = self.0.sandboxes.list();
+        found.retain(|sandbox| {
+            let facts = &sandbox.view().facts;
+            caller.sees(facts.owner_uid)
+                && sandbox.id().as_str() > request.page_token.as_str()
+                && (request.driver.is_empty() || facts.driver.as_str() == request.driver)
+                && request
+                    .labels
+                    .iter()
+                    .all(|(key, value)| facts.spec.labels.get(key) == Some(value))
+        });
+        let more = found.len() > page;
+        found.truncate(page);
+        let next_page_token = match found.last() {
+            Some(last) if more => last.id().to_string(),
+            _ => String::new(),
+        };
+        Ok(Response::new(wire::ListSandboxesResponse {
+            sandboxes: found.iter().map(convert::sandbox).collect(),
+            next_page_token,
+        }))
+    }
+
+    pub(super) async fn watch_sandbox(
+        &self,
+        caller: Caller,
+        request: wire::WatchSandboxRequest,
+    ) -> Answer<Out<wire::WatchSandboxResponse>> {
+        let sandbox = self.sandbox(caller, &request.sandbox)?;
+        let mut view = sandbox.watch();
+        Ok(Response::new(Box::pin(async_stream::try_stream! {
+            loop {
+                let state = view.borrow_and_update().facts.state;
+                let sandbox = Some(convert::sandbox(&sandbox));
+                yield wire::WatchSandboxResponse { sandbox };
+                if state == SandboxState::Deleted || view.changed().await.is_err() {
+                    return;
+                }
+            }
+        })))
+    }
+
+    pub(super) async fn stop_sandbox(
+        &self,
+        caller: Caller,
+        request: wire::StopSandboxRequest,
+    ) -> Answer<wire::StopSandboxResponse> {
+        let name = &request.sandbox;
+        let sandbox = self.sandbox(caller, name)?;
+        let state = sandbox.view().facts.state;
+        if matches!(state, SandboxState::Failed | SandboxState::Deleting) {
+            return Err(failed(&sandbox.view()).into());
+        }
+        self.needs(&sandbox, "stop and start", |can| can.stop_start)?;
+        let grace = match request.grace_ms {
+            0 => STOP_GRACE_DEFAULT,
+            asked => Duration::from_millis(asked.min(STOP_GRACE_MAX_MS)),
+        };
+        sandbox.stop(grace).await.map_err(ended(name))?;
+        let done = sandbox
+            .wait_for(|view| is_settled(view.facts.state))
+            .await
+            .map_err(ended(name))?;
+        if done.facts.state != SandboxState::Stopped {
+            return Err(failed(&done).into());
+        }
+        Ok(Response::new(wire::StopSandboxResponse {
+            sandbox: Some(convert::sandbox(&sandbox)),
+        }))
+    }
+
+    pub(super) async fn start_sandbox(
+        &self,
+        caller: Caller,
+        request: wire::StartSandboxRequest,
+    ) -> Answer<wire::StartSandboxResponse> {
+        self.takes_work()?;
+        let name = &request.sandbox;
+        let sandbox = self.sandbox(caller, name)?;
+        let view = sandbox.view();
+        match view.facts.state {
+            SandboxState::Failed | SandboxState::Deleting | SandboxState::Stopping => {
+                return Err(failed(&view).into());
+            }
+            _ => {}
+        }
+        self.needs(&sandbox, "stop and start", |can| can.stop_start)?;
+        let before = view.facts.state_time;
+        sandbox.start().await.map_err(ended(name))?;
+        let was_stopped = view.facts.state == SandboxState::Stopped;
+        let done = sandbox
+            .wait_for(|view| {
+                let facts = &view.facts;
+                let answered = !was_stopped
+                    || facts.state_time > before
+                    || facts.state != SandboxState::Stopped;
+                facts.state == SandboxState::Ready || (answered && is_settled(facts.state))
+            })
+            .await
+            .map_err(ended(name))?;
+        if done.facts.state != SandboxState::Ready {
+            return Err(failed(&done).into());
+        }
+        Ok(Response::new(wire::StartSandboxResponse {
+            sandbox: Some(convert::sandbox(&sandbox)),
+        }))
+    }
+
+    pub(super) async fn delete_sandbox(
+        &self,
+        caller: Caller,
+        request: wire::DeleteSandboxRequest,
+    ) -> Answer<wire::DeleteSandboxResponse> {
+        let sandbox = match self.sandbox(caller, &request.sandbox) {
+            Err(_) if request.allow_missing && !request.sandbox.is_empty() => {
+                return Ok(Response::new(wire::DeleteSandboxResponse {}));
+            }
+            found => found?,
+        };
+        let message = "deleted by request".to_owned();
+        if sandbox.delete("DELETED_BY_REQUEST", message).await.is_ok() && request.wait {
+            let gone = |view: &SandboxView| view.facts.state == SandboxState::Deleted;
+            // Ended before we looked: that is what was waited for.
+            let _gone = sandbox.wait_for(gone).await;
+        }
+        Ok(Response::new(wire::DeleteSandboxResponse {}))
+    }
+
+    pub(super) async fn read_console(
+        &self,
+        caller: Caller,
+        request: wire::ReadConsoleRequest,
+    ) -> Answer<Out<wire::ReadConsoleResponse>> {
+        let sandbox = self.sandbox(caller, &request.sandbox)?;
+        let driver = self.needs(&sandbox, "console", |can| can.console)?;
+        let stream = driver
+            .console(sandbox.id(), request.tail_bytes, request.follow)
+            .await
+            .map_err(ApiError::from)?;
+        let stream = stream.map(|piece| {
+            let data = piece.map_err(|error| Status::from(ApiError::from(error)))?;
+            Ok(wire::ReadConsoleResponse { data })
+        });
+        Ok(Response::new(Box::pin(stream)))
+    }
+
+    pub(super) async fn sandbox_stats(
+        &self,
+        caller: Caller,
+        request: wire::SandboxStatsRequest,
+    ) -> Answer<wire::SandboxStatsResponse> {
+        let sandbox = self.sandbox(caller, &request.sandbox)?;
+        let driver = self.needs(&sandbox, "stats", |can| can.stats)?;
+        let stats = driver.stats(sandbox.id()).await.map_err(ApiError::from)?;
+        Ok(Response::new(wire::SandboxStatsResponse {
+            stats: Some(stats),
+        }))
+    }
+
+    pub(super) fn sandbox(&self, caller: Caller, name: &str) -> Result<Sandbox, ApiError> {
+        caller.sandbox(&self.0.sandboxes, name)
+    }
+
+    fn driver_of(&self, sandbox: &Sandbox) -> Result<Driver, ApiError> {
+        let name = sandbox.view().facts.driver.clone();
+        self.0.drivers.get(&name).ok_or_else(|| {
+            ApiError::new(
+                Code::FailedPrecondition,
+                "UNKNOWN_DRIVER",
+                format!("driver \"{name}\" is not configured in this gateway (any more)"),
+            )
+        })
+    }
+
+    fn needs(
+        &self,
+        sandbox: &Sandbox,
+        what: &str,
+        can: impl Fn(&Capabilities) -> bool,
+    ) -> Result<Driver, ApiError> {
+        let driver = self.driver_of(sandbox)?;
+        let view = driver.view();
+        if view.capabilities.as_ref().is_none_or(&can) {
+            return Ok(driver);
+        }
+        let message = format!(
+            "capability_mismatch: driver \"{}\" cannot do: {what}",
+            driver.name()
+        );
+        Err(ApiError::new(
+            Code::InvalidArgument,
+            "CAPABILITY_MISMATCH",
+            message,
+        ))
+    }
+}
+
+/// The task is gone: so is the sandbox, or the gateway is on its way out.
+fn ended(name: &str) -> impl Fn(Ended) -> ApiError + '_ {
+    move |_| ApiError::no_sandbox(name)
+}
+
+fn failed(view: &SandboxView) -> ApiError {
+    not_ready(&view.facts)
+}

@@ -1,0 +1,143 @@
+//! Performing the effects that `step` asks for: the store first, then the driver.
+
+use tokio::time::Instant;
+use tracing::warn;
+
+use super::calls::{self, CallContext};
+use super::state::{Effect, Event};
+use super::task::{Outcome, Task};
+use crate::model::{OperationId, Token, UnixMillis};
+
+impl Task {
+    pub(super) async fn perform(&mut self, effect: Effect) {
+        match effect {
+            Effect::Persist => self.persist().await,
+            Effect::Create | Effect::Settle | Effect::Start | Effect::Stop | Effect::Delete => {
+                self.call_driver(&effect).await;
+            }
+            Effect::Configure => self.configure(),
+            Effect::Remove => self.remove().await,
+            Effect::RetryAfter(delay) => self.retry_at = Some(Instant::now() + delay),
+            Effect::ArmReadyTimer => {
+                let patience = if self.facts.ready_time == UnixMillis::default() {
+                    self.shared.create_timeout
+                } else {
+                    self.shared.session_timeout
+                };
+                self.ready_deadline = Some(Instant::now() + patience);
+            }
+            Effect::DisarmReadyTimer => self.ready_deadline = None,
+        }
+    }
+
+    async fn call_driver(&mut self, effect: &Effect) {
+        if let Some(earlier) = self.driver_call.take() {
+            // The driver sees the cancellation; a delete makes sure of the rest.
+            earlier.abort();
+        }
+        self.retry_at = None;
+        if *effect == Effect::Start {
+            self.rotate_boot_token().await;
+        }
+        let operation = self.begin_operation(effect).await;
+        let context = CallContext {
+            driver: self.shared.drivers.get(&self.facts.driver),
+            driver_name: self.facts.driver.clone(),
+            id: self.facts.id.clone(),
+            operation,
+        };
+        let directory = self.callback_directory();
+        let handle = match effect {
+            Effect::Create => self.calls.spawn(calls::create(
+                context,
+                self.facts.spec.clone(),
+                directory,
+                self.token.clone(),
+            )),
+            Effect::Settle => {
+                self.calls
+                    .spawn(calls::settle(context, self.facts.handle.clone(), directory))
+            }
+            Effect::Start => self.calls.spawn(calls::start(context, self.token.clone())),
+            Effect::Stop => self.calls.spawn(calls::stop(context, self.grace)),
+            _ => self.calls.spawn(calls::delete(context)),
+        };
+        self.driver_call = Some(handle);
+    }
+
+    /// The intent is in the store before the driver hears of it.
+    async fn begin_operation(&mut self, effect: &Effect) -> OperationId {
+        let kind = match effect {
+            Effect::Create => "create",
+            Effect::Settle => "settle",
+            Effect::Start => "start",
+            Effect::Stop => "stop",
+            _ => "delete",
+        };
+        let operation = OperationId::generate();
+        // A create's intent is the stored record itself; looking changes nothing.
+        let changes = matches!(effect, Effect::Start | Effect::Stop | Effect::Delete);
+        if changes {
+            let begun = self
+                .shared
+                .store
+                .begin_operation(&operation, &self.facts.id, kind)
+                .await;
+            if let Err(error) = begun {
+                warn!(sandbox.id = %self.facts.id, %error, kind, "the intent was not stored");
+            }
+            self.operation = Some(operation.clone());
+        }
+        operation
+    }
+
+    pub(super) async fn end_operation(&mut self) {
+        let Some(operation) = self.operation.take() else {
+            return;
+        };
+        if let Err(error) = self.shared.store.finish_operation(&operation).await {
+            warn!(sandbox.id = %self.facts.id, %error, "the end of an operation was not stored");
+        }
+    }
+
+    async fn rotate_boot_token(&mut self) {
+        let previous = std::mem::replace(&mut self.token, Token::generate());
+        let stored = self
+            .shared
+            .token_store
+            .rotate(&self.facts.id, &previous, &self.token)
+            .await;
+        if let Err(error) = stored {
+            warn!(sandbox.id = %self.facts.id, %error, "the new token was not stored");
+        }
+        if let Some(callback) = &self.callback {
+            callback.set_token(self.token.clone());
+        }
+    }
+
+    fn configure(&mut self) {
+        if self.environment.0.is_empty() {
+            // Nothing to bind: the bootstrap has said everything else.
+            self.calls
+                .spawn(async { Outcome::event(Event::Configured(Ok(()))) });
+            return;
+        }
+        let Some(session) = self.session.clone() else {
+            return;
+        };
+        self.calls
+            .spawn(calls::configure(session, self.environment.clone()));
+    }
+
+    /// When it is published as deleted, nothing of it is left and its name is free.
+    async fn remove(&mut self) {
+        self.end_operation().await;
+        if let Some(callback) = self.callback.take() {
+            callback.close().await;
+        }
+        if let Err(error) = self.shared.store.remove_sandbox(&self.facts.id).await {
+            warn!(sandbox.id = %self.facts.id, %error, "the record of a deleted sandbox was not removed");
+        }
+        self.shared.forget(&self.facts.id, self.facts.name.as_ref());
+    }
+}
