@@ -1,8 +1,7 @@
-//! The supervisor.
+//! The supervisor's program; see the library.
+
 use std::process::ExitCode;
 
-#[allow(clippy::print_stderr, reason = "nothing else exists yet")]
 fn main() -> ExitCode {
-    eprintln!("cofferdam-supervisor: not implemented yet");
-    ExitCode::from(125)
+    cofferdam_supervisor::main(std::env::args_os().skip(1))
 }

@@ -1,0 +1,186 @@
+//! What the driver hands in at the start: identity, the one-time token, whom to run the workload as.
+//!
+//! It is read once, from a descriptor (or a file that is unlinked), and wiped.
+
+use std::fs::File;
+use std::io::{self, Read as _};
+use std::os::fd::{FromRawFd as _, OwnedFd, RawFd};
+use std::path::{Path, PathBuf};
+
+use cofferdam_proto::hello::KEY_BYTES;
+use rustix::io::FdFlags;
+use serde::Deserialize;
+use thiserror::Error;
+use zeroize::{Zeroize as _, Zeroizing};
+
+use crate::args::BootstrapSource;
+use crate::token::Token;
+
+const BOOTSTRAP_BYTES_MAX: usize = 64 * 1024;
+/// High enough that the kernel prefers the workload over the supervisor when memory ends.
+const OOM_SCORE_ADJ_DEFAULT: i32 = 500;
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Bootstrap {
+    pub(crate) sandbox_id: String,
+    pub(crate) token: Token,
+    /// 0: no deadline.
+    pub(crate) expire_time_unix_ms: u64,
+    pub(crate) uid: u32,
+    pub(crate) gid: u32,
+    pub(crate) home: String,
+    pub(crate) user: String,
+    pub(crate) workspace: PathBuf,
+    pub(crate) oom_score_adj: i32,
+}
+
+/// The bootstrap cannot be read or makes no sense. Never holds what was read.
+#[derive(Debug, Error)]
+pub(crate) enum BootstrapError {
+    #[error("cannot read the bootstrap")]
+    Read(#[source] io::Error),
+    #[error("the bootstrap is longer than 64 KiB")]
+    TooLong,
+    #[error("the bootstrap is not the expected JSON: line {line}, column {column}")]
+    Json { line: usize, column: usize },
+    #[error("bootstrap: {0}")]
+    Field(&'static str),
+}
+
+/// The text as drivers write it. A newer driver may write more than this supervisor knows, so
+/// unknown fields are passed over.
+#[derive(Deserialize)]
+struct Wire<'a> {
+    sandbox_id: String,
+    /// Borrowed, so that there is no second copy to wipe.
+    token: &'a str,
+    #[serde(default)]
+    expire_time_unix_ms: u64,
+    workload: WireWorkload,
+    workspace: String,
+    oom_score_adj: Option<i32>,
+}
+
+#[derive(Deserialize)]
+struct WireWorkload {
+    uid: u32,
+    gid: u32,
+    home: String,
+    user: String,
+}
+
+/// Reads the bootstrap and takes it from where it was.
+pub(crate) fn read(source: &BootstrapSource) -> Result<Bootstrap, BootstrapError> {
+    let file = match source {
+        BootstrapSource::Fd(fd) => inherited(*fd).map_err(BootstrapError::Read)?.into(),
+        BootstrapSource::File(path) => open_and_unlink(path).map_err(BootstrapError::Read)?,
+    };
+    // As large as it can become from the start: growing would leave a copy behind.
+    let mut text = Zeroizing::new(Vec::with_capacity(BOOTSTRAP_BYTES_MAX + 1));
+    file.take(BOOTSTRAP_BYTES_MAX as u64 + 1)
+        .read_to_end(&mut text)
+        .map_err(BootstrapError::Read)?;
+    if text.len() > BOOTSTRAP_BYTES_MAX {
+        return Err(BootstrapError::TooLong);
+    }
+    parse(&text)
+}
+
+/// Takes over a descriptor that the command line names.
+pub(crate) fn inherited(fd: RawFd) -> io::Result<OwnedFd> {
+    #[allow(unsafe_code, reason = "descriptors are inherited by number")]
+    // SAFETY: the number is from our command line and above 2, is taken over once, and nothing has
+    // been opened yet that could have it.
+    unsafe {
+        let borrowed = rustix::fd::BorrowedFd::borrow_raw(fd);
+        rustix::io::fcntl_setfd(borrowed, FdFlags::CLOEXEC)?;
+        Ok(OwnedFd::from_raw_fd(fd))
+    }
+}
+
+fn open_and_unlink(path: &Path) -> io::Result<File> {
+    let file = File::open(path)?;
+    std::fs::remove_file(path)?;
+    Ok(file)
+}
+
+fn parse(text: &[u8]) -> Result<Bootstrap, BootstrapError> {
+    let wire: Wire<'_> = serde_json::from_slice(text).map_err(|error| BootstrapError::Json {
+        line: error.line(),
+        column: error.column(),
+    })?;
+    let mut token = [0; KEY_BYTES];
+    if hex::decode_to_slice(wire.token, &mut token).is_err() {
+        token.zeroize();
+        return Err(BootstrapError::Field("token is not 64 hexadecimal digits"));
+    }
+    let token = Token::new(token);
+    if wire.sandbox_id.is_empty() || wire.sandbox_id.len() > 128 {
+        return Err(BootstrapError::Field("sandbox_id is empty or too long"));
+    }
+    let workspace = PathBuf::from(wire.workspace);
+    if !workspace.is_absolute() {
+        return Err(BootstrapError::Field("workspace is not an absolute path"));
+    }
+    let oom_score_adj = wire.oom_score_adj.unwrap_or(OOM_SCORE_ADJ_DEFAULT);
+    if !(-1000..=1000).contains(&oom_score_adj) {
+        return Err(BootstrapError::Field(
+            "oom_score_adj is not from -1000 to 1000",
+        ));
+    }
+    Ok(Bootstrap {
+        sandbox_id: wire.sandbox_id,
+        token,
+        expire_time_unix_ms: wire.expire_time_unix_ms,
+        uid: wire.workload.uid,
+        gid: wire.workload.gid,
+        home: wire.workload.home,
+        user: wire.workload.user,
+        workspace,
+        oom_score_adj,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(token: &str, rest: &str) -> String {
+        format!(
+            r#"{{"sandbox_id":"sbx-1","token":"{token}","workspace":"/workspace",
+                "workload":{{"uid":1000,"gid":1001,"home":"/h","user":"u"}}{rest}}}"#
+        )
+    }
+
+    #[test]
+    fn defaults_fill_what_may_be_missing() {
+        let text = text(&"ab".repeat(32), r#","something_newer":[1]"#);
+        let bootstrap = parse(text.as_bytes()).expect("parses");
+        assert_eq!(bootstrap.token.bytes(), &[0xab; 32]);
+        assert_eq!((bootstrap.uid, bootstrap.gid), (1000, 1001));
+        assert_eq!(bootstrap.expire_time_unix_ms, 0);
+        assert_eq!(bootstrap.oom_score_adj, OOM_SCORE_ADJ_DEFAULT);
+    }
+
+    #[test]
+    fn an_error_never_holds_the_token() {
+        let secret = "secretsecret";
+        let error = parse(text(secret, "").as_bytes()).expect_err("no token");
+        assert!(!format!("{error:?}").contains(secret));
+        let broken = format!(r#"{{"token":"{secret}","#);
+        let error = parse(broken.as_bytes()).expect_err("no JSON");
+        assert!(!format!("{error:?}").contains(secret));
+    }
+
+    #[test]
+    fn a_bootstrap_file_is_gone_after_it_was_read() {
+        let directory = tempfile::tempdir().expect("temporary directory");
+        let path = directory.path().join("bootstrap");
+        std::fs::write(&path, text(&"00".repeat(32), "")).expect("written");
+        read(&BootstrapSource::File(path.clone())).expect("read");
+        assert!(!path.exists());
+        let gone = read(&BootstrapSource::File(path));
+        assert!(matches!(gone, Err(BootstrapError::Read(_))));
+    }
+}
