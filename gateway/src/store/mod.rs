@@ -11,6 +11,7 @@
 //! mean, and it never sees the value of an environment variable.
 
 mod changes;
+mod checkpoint;
 mod error;
 mod executions;
 mod migrate;

@@ -12,7 +12,9 @@ use sqlx::sqlite::{
 };
 use sqlx::{ConnectOptions as _, Connection as _};
 use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
 
+use super::checkpoint::{self, Pending};
 use super::writer::Writer;
 use super::{StoreError, migrate};
 
@@ -37,7 +39,15 @@ struct Inner {
     gateway_id: String,
     writer: Writer,
     readers: SqlitePool,
-    task: Mutex<Option<JoinHandle<()>>>,
+    cancel: CancellationToken,
+    tasks: Mutex<Vec<JoinHandle<()>>>,
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        // The writer ends when its last caller is gone; the checkpoints have to be told.
+        self.cancel.cancel();
+    }
 }
 
 impl Store {
@@ -53,12 +63,15 @@ impl Store {
             .synchronous(SqliteSynchronous::Normal)
             .busy_timeout(BUSY_TIMEOUT)
             .statement_cache_capacity(PREPARED_MAX)
+            // Checkpoints are made beside the writer; this is for when that does not keep up.
+            .pragma("wal_autocheckpoint", "16384")
             .disable_statement_logging();
         let opening = |source| StoreError::query("open", path, source);
         let mut connection = options.connect().await.map_err(opening)?;
         check(&mut connection, path).await?;
         migrate::run(&mut connection, path).await?;
         let gateway_id = gateway_id(&mut connection).await.map_err(opening)?;
+        let beside = options.connect().await.map_err(opening)?;
         let readers = SqlitePoolOptions::new()
             .min_connections(1)
             .max_connections(READERS_MAX)
@@ -68,14 +81,24 @@ impl Store {
             .connect_with(options.create_if_missing(false).read_only(true))
             .await
             .map_err(opening)?;
-        let (writer, task) = Writer::start(connection, path.to_owned());
+        let cancel = CancellationToken::new();
+        let pending = Pending::default();
+        let checkpoints = checkpoint::run(
+            beside,
+            path.to_owned(),
+            pending.clone(),
+            cancel.child_token(),
+        );
+        let checkpoints = tokio::spawn(checkpoints);
+        let (writer, task) = Writer::start(connection, path.to_owned(), pending);
         Ok(Self {
             inner: Arc::new(Inner {
                 path: path.to_owned(),
                 gateway_id,
                 writer,
                 readers,
-                task: Mutex::new(Some(task)),
+                cancel,
+                tasks: Mutex::new(vec![task, checkpoints]),
             }),
         })
     }
@@ -84,15 +107,12 @@ impl Store {
     pub async fn close(self) {
         self.inner.readers.close().await;
         self.inner.writer.close().await;
-        let task = {
-            let mut slot = self
-                .inner
-                .task
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner);
-            slot.take()
+        self.inner.cancel.cancel();
+        let tasks = {
+            let mut tasks = self.inner.tasks.lock().unwrap_or_else(PoisonError::into_inner);
+            std::mem::take(&mut *tasks)
         };
-        if let Some(task) = task {
+        for task in tasks {
             // It ends by itself; a panic in it has been reported.
             let _ = task.await;
         }

@@ -10,6 +10,7 @@ use sqlx::{Arguments as _, AssertSqlSafe, Connection as _, Either, Executor as _
 use tokio::sync::{mpsc, oneshot};
 
 use super::StoreError;
+use super::checkpoint::Pending;
 
 /// Writes that wait for the writer. Enough for every task to have one under way; more than that
 /// makes the callers wait, which is how a slow disk is felt.
@@ -60,9 +61,10 @@ impl Writer {
     pub(super) fn start(
         connection: SqliteConnection,
         path: PathBuf,
+        pending: Pending,
     ) -> (Self, tokio::task::JoinHandle<()>) {
         let (queue, messages) = mpsc::channel(QUEUE_MAX);
-        let task = tokio::spawn(run(connection, path, messages));
+        let task = tokio::spawn(run(connection, path, pending, messages));
         (Self { queue }, task)
     }
 
@@ -95,6 +97,7 @@ impl Writer {
 async fn run(
     mut connection: SqliteConnection,
     path: PathBuf,
+    pending: Pending,
     mut messages: mpsc::Receiver<Message>,
 ) {
     let mut received = Vec::with_capacity(GROUP_MAX);
@@ -110,6 +113,7 @@ async fn run(
                 }
             }
         }
+        pending.add(jobs.len() as u64);
         write(&mut connection, &path, jobs).await;
     }
     if let Err(error) = connection.close().await {
@@ -155,7 +159,7 @@ async fn together(connection: &mut SqliteConnection, jobs: &[Job]) -> bool {
     let write = async {
         connection.execute("BEGIN IMMEDIATE").await?;
         for job in jobs {
-            execute(connection, "", &job.statements).await?;
+            execute(connection, "", &job.statements, "").await?;
         }
         connection.execute("COMMIT").await?;
         Ok::<(), Failure>(())
@@ -169,12 +173,17 @@ async fn together(connection: &mut SqliteConnection, jobs: &[Job]) -> bool {
 
 async fn alone(connection: &mut SqliteConnection, statements: &[Statement]) -> Result<(), Failure> {
     if let [_] = statements {
-        return execute(connection, "", statements).await;
+        return execute(connection, "", statements, "").await;
     }
+    // What was changed has to be looked at before the commit only if that can undo it.
+    let look = statements.iter().any(|s| s.must_change.is_some());
     let write = async {
-        execute(connection, "BEGIN IMMEDIATE;", statements).await?;
-        connection.execute("COMMIT").await?;
-        Ok(())
+        if look {
+            execute(connection, "BEGIN IMMEDIATE;", statements, "").await?;
+            connection.execute("COMMIT").await?;
+            return Ok(());
+        }
+        execute(connection, "BEGIN IMMEDIATE;", statements, "COMMIT").await
     };
     let outcome = write.await;
     if outcome.is_err() {
@@ -193,6 +202,7 @@ async fn execute(
     connection: &mut SqliteConnection,
     before: &'static str,
     statements: &[Statement],
+    after: &'static str,
 ) -> Result<(), Failure> {
     let mut arguments = SqliteArguments::default();
     for value in statements.iter().flat_map(|statement| &statement.values) {
@@ -212,6 +222,7 @@ async fn execute(
                 sql.push_str(statement.sql);
                 sql.push(';');
             }
+            sql.push_str(after);
             connection.fetch_many(sqlx::query_with(AssertSqlSafe(sql), arguments))
         }
     };
@@ -221,8 +232,8 @@ async fn execute(
             changed.push(done.rows_affected());
         }
     }
-    // The count behind a statement that changes no rows, like BEGIN, says nothing.
-    let changed = &changed[changed.len().saturating_sub(statements.len())..];
+    // The count behind BEGIN, which changes no rows, says nothing.
+    let changed = changed.iter().skip(usize::from(!before.is_empty()));
     for (statement, changed) in statements.iter().zip(changed) {
         if let (Some((what, id)), 0) = (&statement.must_change, changed) {
             return Err(Failure::NotFound(what, id.clone()));
