@@ -1631,7 +1631,8 @@ pub mod gateway_client {
                 .insert(GrpcMethod::new("cofferdam.gateway.v1.Gateway", "StatFile"));
             self.inner.unary(req, path, codec).await
         }
-        /// Directories, as a POSIX tar.
+        /// Directories, as a POSIX tar. Names in it are relative to the directory, which itself is "./". Unpacking keeps what is
+        /// there and replaces files of the same name.
         pub async fn read_archive(
             &mut self,
             request: impl tonic::IntoRequest<super::ReadArchiveRequest>,
@@ -1980,7 +1981,8 @@ pub mod gateway_server {
             >
             + std::marker::Send
             + 'static;
-        /// Directories, as a POSIX tar.
+        /// Directories, as a POSIX tar. Names in it are relative to the directory, which itself is "./". Unpacking keeps what is
+        /// there and replaces files of the same name.
         async fn read_archive(
             &self,
             request: tonic::Request<super::ReadArchiveRequest>,

@@ -1311,6 +1311,7 @@ pub mod supervisor_client {
             self.inner.unary(req, path, codec).await
         }
         /// Streams a POSIX (pax) tar of a file or directory. Symbolic links are stored as links; devices and sockets are left out.
+        /// Names in it are relative to the directory, which itself is "./"; a single file has its own name.
         pub async fn read_archive(
             &mut self,
             request: impl tonic::IntoRequest<super::ReadArchiveRequest>,
@@ -1562,6 +1563,7 @@ pub mod supervisor_server {
             + std::marker::Send
             + 'static;
         /// Streams a POSIX (pax) tar of a file or directory. Symbolic links are stored as links; devices and sockets are left out.
+        /// Names in it are relative to the directory, which itself is "./"; a single file has its own name.
         async fn read_archive(
             &self,
             request: tonic::Request<super::ReadArchiveRequest>,
