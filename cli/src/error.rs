@@ -2,6 +2,7 @@
 
 use std::error::Error;
 use std::fmt;
+use std::ops::{Deref, DerefMut};
 
 /// Exit code of everything that is our own failure, and not the command's.
 pub(crate) const EXIT_OURS: u8 = 125;
@@ -94,8 +95,12 @@ pub(crate) struct Violation {
     pub(crate) message: String,
 }
 
+/// Boxed, because a `Result` is moved far more often than it is an error.
 #[derive(Debug)]
-pub(crate) struct CommandError {
+pub(crate) struct CommandError(Box<Details>);
+
+#[derive(Debug)]
+pub(crate) struct Details {
     pub(crate) kind: Kind,
     /// One sentence, without the causes.
     pub(crate) message: String,
@@ -111,7 +116,7 @@ pub(crate) struct CommandError {
 
 impl CommandError {
     pub(crate) fn new(kind: Kind, message: impl Into<String>) -> Self {
-        Self {
+        Self(Box::new(Details {
             kind,
             message: message.into(),
             hint: None,
@@ -121,7 +126,7 @@ impl CommandError {
             retry_after_ms: None,
             source: None,
             exit_code: EXIT_OURS,
-        }
+        }))
     }
 
     pub(crate) fn usage(message: impl Into<String>) -> Self {
@@ -163,7 +168,7 @@ impl CommandError {
     /// The message and what caused it, outermost first, without saying anything twice.
     pub(crate) fn sentence(&self) -> String {
         let mut text = self.message.clone();
-        let mut cause = self.source();
+        let mut cause = Error::source(self);
         while let Some(error) = cause {
             let next = error.to_string();
             if !text.contains(&next) {
@@ -176,6 +181,20 @@ impl CommandError {
     }
 }
 
+impl Deref for CommandError {
+    type Target = Details;
+
+    fn deref(&self) -> &Details {
+        &self.0
+    }
+}
+
+impl DerefMut for CommandError {
+    fn deref_mut(&mut self) -> &mut Details {
+        &mut self.0
+    }
+}
+
 impl fmt::Display for CommandError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.message)
@@ -184,7 +203,8 @@ impl fmt::Display for CommandError {
 
 impl Error for CommandError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
-        self.source
+        self.0
+            .source
             .as_deref()
             .map(|error| error as &(dyn Error + 'static))
     }

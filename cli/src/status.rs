@@ -1,5 +1,8 @@
 //! The only place where a gRPC status becomes an error for people.
 
+use std::error::Error;
+use std::fmt;
+
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
 
@@ -20,7 +23,7 @@ impl From<Status> for CommandError {
         if status.code() == Code::Unavailable && !is_from_gateway(&status) {
             return Self::new(Kind::Unavailable, "the gateway does not answer")
                 .hint("`cofferdam doctor` shows what is wrong")
-                .caused_by(status);
+                .caused_by(Cause(status));
         }
         let mut error = Self::new(kind(status.code()), sentence(&status));
         if let Some(info) = status.get_details_error_info() {
@@ -50,6 +53,22 @@ impl From<Status> for CommandError {
             .and_then(|retry| retry.retry_delay)
             .map(|delay| u64::try_from(delay.as_millis()).unwrap_or(u64::MAX));
         error
+    }
+}
+
+/// A status as the cause of another error, in words.
+#[derive(Debug)]
+pub(crate) struct Cause(pub(crate) Status);
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&sentence(&self.0))
+    }
+}
+
+impl Error for Cause {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        self.0.source()
     }
 }
 
@@ -85,11 +104,12 @@ const HOLDERS: [&str; 4] = ["driver_config", "labels", "environment", "mounts"];
 /// The flag behind a field of the contract. Drivers name fields of their own `SandboxSpec`, the
 /// gateway those of its requests; both end in the same names, so the last known one decides.
 fn flag(field: &str) -> Option<&'static str> {
-    let parts = || field.split(['.', '[', ']']);
-    parts()
+    let ends = ['.', '[', ']'];
+    field
+        .split(ends)
         .find(|part| HOLDERS.contains(part))
         .and_then(flag_of_name)
-        .or_else(|| parts().filter_map(flag_of_name).last())
+        .or_else(|| field.rsplit(ends).find_map(flag_of_name))
 }
 
 fn flag_of_name(name: &str) -> Option<&'static str> {

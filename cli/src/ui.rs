@@ -26,7 +26,6 @@ pub(crate) enum Tone {
     Warning,
     Bad,
     Faint,
-    Strong,
 }
 
 impl Ui {
@@ -189,7 +188,6 @@ fn paint(text: &str, tone: Tone, colour: bool) -> String {
         Tone::Warning => "33",
         Tone::Bad => "1;31",
         Tone::Faint => "2",
-        Tone::Strong => "1",
     };
     if colour {
         format!("\x1b[{code}m{text}\x1b[0m")

@@ -1,10 +1,243 @@
-//! Later in this file's life.
+//! `cofferdam doctor`: what works here, what does not, and exactly what to do about it.
+
+use cofferdam_proto::compute::v1::{CheckResult, Health};
+use cofferdam_proto::gateway::v1::{Driver, DriverState, GetInfoResponse};
+use serde::Serialize;
+use serde_json::json;
+
+use super::DONE;
+use super::driver::list;
+use super::version::info;
 use crate::cli::Global;
+use crate::connect::{self, Client, Looked};
+use crate::embedded::{Embedded, Options};
 use crate::error::CommandError;
-use crate::ui::Ui;
-/// X
+use crate::ui::{Tone, Ui, one_line};
+use crate::view::driver::{CheckView, DriverView, condition, is_healthy, trouble};
+
+const EXIT_SOMETHING_FAILS: u8 = 1;
+
+/// Check the gateway and its drivers, and say how to mend what fails.
+///
+/// Exits with 1 if something fails that is needed: the gateway, the default driver, the driver
+/// that is named, or any driver that is there but does not work. When no gateway runs, one is
+/// brought along for the checks.
 #[derive(Debug, clap::Args)]
-pub(crate) struct Args {}
-pub(crate) async fn run(_: Args, _: &Global, _: &Ui) -> Result<u8, CommandError> {
-    Ok(0)
+pub(crate) struct Args {
+    /// Only this driver, which is needed then.
+    driver: Option<String>,
+}
+
+/// One line of the report, with what is below it.
+#[derive(Debug, Serialize)]
+struct Finding {
+    /// "gateway", or a driver's name
+    subject: String,
+    /// PASSED, WARNING, FAILED, or NOT_HERE for a platform that this machine does not have
+    result: &'static str,
+    needed: bool,
+    detail: String,
+    fix: Option<String>,
+    checks: Vec<CheckView>,
+}
+
+pub(crate) async fn run(args: Args, global: &Global, ui: &Ui) -> Result<u8, CommandError> {
+    let findings = match connect::find(global) {
+        Ok(found) => {
+            let place = found.path.display().to_string();
+            examine(connect::open(found)?, &place, &args).await
+        }
+        Err(looked) => without_gateway(looked, global, &args).await,
+    };
+    let failed = findings
+        .iter()
+        .any(|finding| finding.needed && finding.result == FAILED);
+    if ui.json {
+        ui.object(&json!({ "ok": !failed, "findings": findings }))?;
+    } else {
+        let text: String = findings.iter().map(|finding| show(finding, ui)).collect();
+        ui.out(&text)?;
+    }
+    Ok(if failed { EXIT_SOMETHING_FAILS } else { DONE })
+}
+
+const PASSED: &str = "PASSED";
+const WARNING: &str = "WARNING";
+const FAILED: &str = "FAILED";
+const NOT_HERE: &str = "NOT_HERE";
+
+/// Asks a gateway about itself and its drivers.
+async fn examine(client: Client, place: &str, args: &Args) -> Vec<Finding> {
+    let info = match info(client.clone()).await {
+        Ok(info) => info,
+        Err(error) => return vec![gateway_fails(&error)],
+    };
+    let mut findings = vec![gateway_finding(&info, place)];
+    match list(client).await {
+        Ok(drivers) => findings.extend(driver_findings(&drivers, &info.default_driver, args)),
+        Err(error) => findings.push(gateway_fails(&error)),
+    }
+    findings
+}
+
+/// None runs. That fails only when one was named; else the drivers are checked by our own.
+async fn without_gateway(looked: Vec<Looked>, global: &Global, args: &Args) -> Vec<Finding> {
+    let absent = connect::no_gateway(&looked);
+    if global.gateway.is_some() || looked.iter().any(Looked::is_denied) {
+        return vec![gateway_fails(&absent)];
+    }
+    let options = Options {
+        driver: args.driver.clone(),
+        driver_sockets: Vec::new(),
+    };
+    let embedded = match Embedded::start(options).await {
+        Ok(embedded) => embedded,
+        Err(error) => return vec![gateway_fails(&absent), brought_along_fails(&error)],
+    };
+    let client = connect::open_path(embedded.socket.clone());
+    let mut findings = examine(client, "none runs; this one was brought along", args).await;
+    if let Some(first) = findings.first_mut().filter(|first| first.result == PASSED) {
+        first.result = WARNING;
+        first.fix = absent.hint.clone();
+    }
+    embedded.shutdown().await;
+    findings
+}
+
+fn gateway_finding(info: &GetInfoResponse, place: &str) -> Finding {
+    let (result, state, fix) = match (info.draining, info.ready) {
+        (true, _) => (FAILED, "draining", Some("wait until it has restarted")),
+        (false, false) => (WARNING, "not ready: drivers or recovery are pending", None),
+        (false, true) => (PASSED, "ready", None),
+    };
+    Finding {
+        subject: "gateway".to_owned(),
+        result,
+        needed: true,
+        detail: format!("version {}, {state} ({place})", info.version),
+        fix: fix.map(str::to_owned),
+        checks: Vec::new(),
+    }
+}
+
+fn gateway_fails(error: &CommandError) -> Finding {
+    Finding {
+        subject: "gateway".to_owned(),
+        result: FAILED,
+        needed: true,
+        detail: error.sentence(),
+        fix: error.hint.clone(),
+        checks: Vec::new(),
+    }
+}
+
+fn brought_along_fails(error: &CommandError) -> Finding {
+    Finding {
+        subject: "embedded gateway".to_owned(),
+        ..gateway_fails(error)
+    }
+}
+
+fn driver_findings(drivers: &[Driver], default: &str, args: &Args) -> Vec<Finding> {
+    let wanted = |driver: &&Driver| args.driver.as_ref().is_none_or(|name| *name == driver.name);
+    let mut findings: Vec<Finding> = drivers
+        .iter()
+        .filter(wanted)
+        .map(|driver| {
+            let named = args.driver.is_some();
+            driver_finding(driver, named || driver.name == default)
+        })
+        .collect();
+    if findings.is_empty() {
+        let (subject, detail) = match &args.driver {
+            Some(name) => (name.clone(), "the gateway has no driver of this name"),
+            None => ("drivers".to_owned(), "the gateway has no drivers"),
+        };
+        findings.push(Finding {
+            subject,
+            result: FAILED,
+            needed: true,
+            detail: detail.to_owned(),
+            fix: Some(
+                "add it to the gateway's configuration; `cofferdam driver ls` lists those it has"
+                    .to_owned(),
+            ),
+            checks: Vec::new(),
+        });
+    }
+    findings
+}
+
+/// A platform that is not here fails only for who needs it; one that is broken is to be mended.
+fn driver_finding(driver: &Driver, is_wanted: bool) -> Finding {
+    let health = driver.fingerprint.as_ref().map(|seen| seen.health());
+    let is_absent = driver.state() == DriverState::Connected && health == Some(Health::Undetected);
+    let warns = driver.fingerprint.as_ref().is_some_and(|seen| {
+        seen.checks
+            .iter()
+            .any(|check| check.result() != CheckResult::Passed)
+    });
+    let result = match (is_healthy(driver), is_absent && !is_wanted) {
+        (true, _) if warns => WARNING,
+        (true, _) => PASSED,
+        (false, true) => NOT_HERE,
+        (false, false) => FAILED,
+    };
+    let (problem, fix) = trouble(driver).unwrap_or_default();
+    let version = format!("{} {}", driver.driver_name, driver.version);
+    let (word, _) = condition(driver);
+    let words = [version.trim(), &word.to_lowercase(), &problem];
+    let said: Vec<&str> = words.into_iter().filter(|word| !word.is_empty()).collect();
+    Finding {
+        subject: driver.name.clone(),
+        result,
+        needed: is_wanted || !is_absent,
+        detail: said.join(", "),
+        fix: Some(fix).filter(|fix| !fix.is_empty()),
+        checks: DriverView::from(driver).into_checks(),
+    }
+}
+
+fn show(finding: &Finding, ui: &Ui) -> String {
+    let mut text = line(
+        ui,
+        "",
+        finding.result,
+        &finding.subject,
+        &finding.detail,
+        finding.fix.as_deref(),
+    );
+    for check in &finding.checks {
+        let detail = check.detail.as_deref().unwrap_or_default();
+        let fix = check.fix.as_deref();
+        text.push_str(&line(ui, "  ", &check.result, &check.id, detail, fix));
+    }
+    text
+}
+
+fn line(
+    ui: &Ui,
+    indent: &str,
+    result: &str,
+    subject: &str,
+    detail: &str,
+    fix: Option<&str>,
+) -> String {
+    let (mark, tone) = match result {
+        PASSED => ("ok  ", Tone::Good),
+        WARNING => ("warn", Tone::Warning),
+        NOT_HERE => ("none", Tone::Faint),
+        _ => ("FAIL", Tone::Bad),
+    };
+    let mark = ui.paint_out(mark, tone);
+    let colon = if detail.is_empty() { "" } else { ": " };
+    let mut text = format!(
+        "{indent}{mark}  {}{colon}{}\n",
+        one_line(subject),
+        one_line(detail)
+    );
+    for step in fix.unwrap_or_default().lines() {
+        text.push_str(&format!("{indent}      fix: {}\n", one_line(step)));
+    }
+    text
 }

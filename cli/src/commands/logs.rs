@@ -14,6 +14,7 @@ use crate::cli::Global;
 use crate::connect::{self, Client, QUERY, within};
 use crate::error::{CommandError, Kind};
 use crate::session::{Backoff, Chunk, Cursor, ReconnectFlags, Stream, Writer, is_cut};
+use crate::status::Cause;
 use crate::ui::Ui;
 use crate::units::show_size;
 use crate::view::execution::ExecutionView;
@@ -68,7 +69,7 @@ pub(crate) async fn run(args: Args, global: &Global, ui: &Ui) -> Result<u8, Comm
                 reader.cursor.next_offset(),
                 args.execution
             ))
-            .caused_by(status));
+            .caused_by(Cause(status)));
         };
         if first {
             ui.note("the connection to the gateway was cut; reconnecting");

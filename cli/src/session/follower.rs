@@ -27,6 +27,7 @@ use super::{Opening, Plan};
 use crate::connect::Client;
 use crate::error::{CommandError, Kind};
 use crate::outcome;
+use crate::status::Cause;
 use crate::ui::Ui;
 use crate::units::show_size;
 
@@ -97,6 +98,10 @@ enum Turn {
 
 /// What can happen while a stream is followed.
 #[derive(Debug)]
+#[allow(
+    clippy::large_enum_variant,
+    reason = "it lives on the stack for one turn of the loop"
+)]
 enum Step {
     Signal(Incoming),
     Event(Event),
@@ -440,7 +445,7 @@ impl<'a> Follower<'a> {
             .hint(format!(
                 "`cofferdam attach {execution_id}` follows it again when the gateway is back"
             ))
-            .caused_by(status),
+            .caused_by(Cause(status)),
             None => status.into(),
         }
     }

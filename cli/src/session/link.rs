@@ -21,11 +21,11 @@ pub(super) struct Link {
     pub(super) requests: Requests,
 }
 
+type Call = Pin<Box<dyn Future<Output = Result<Response<Streaming<ExecuteEvent>>, Status>> + Send>>;
+
 pub(super) enum Events {
-    Opening(
-        Pin<Box<dyn Future<Output = Result<Response<Streaming<ExecuteEvent>>, Status>> + Send>>,
-    ),
-    Open(Streaming<ExecuteEvent>),
+    Opening(Call),
+    Open(Box<Streaming<ExecuteEvent>>),
 }
 
 /// Closed when the stream takes nothing more.
@@ -50,7 +50,7 @@ impl Events {
     pub(super) async fn next(&mut self) -> Result<Option<ExecuteEvent>, Status> {
         loop {
             match self {
-                Self::Opening(call) => *self = Self::Open(call.await?.into_inner()),
+                Self::Opening(call) => *self = Self::Open(Box::new(call.await?.into_inner())),
                 Self::Open(events) => return events.message().await,
             }
         }
@@ -84,8 +84,9 @@ impl Requests {
         let request = ExecuteRequest {
             request: Some(request),
         };
-        let sent = self.0.as_ref().map(|sender| sender.try_send(request));
-        if !matches!(sent, Some(Ok(()))) {
+        if let Some(sender) = &self.0
+            && sender.try_send(request).is_err()
+        {
             self.0 = None;
         }
     }

@@ -28,7 +28,7 @@ pub(crate) use cursor::{Chunk, Cursor, Stream};
 
 pub(crate) use follower::follow;
 pub(crate) use reconnect::{Backoff, is_cut};
-pub(crate) use writer::{Writer, write_stdout};
+pub(crate) use writer::Writer;
 
 use crate::error::CommandError;
 use crate::units::parse_duration_ms;

@@ -140,11 +140,6 @@ fn consume(run: &mut VecDeque<Bytes>, mut written: usize) {
     }
 }
 
-/// Writes our own data (a file, an archive) to stdout the same way, on the calling thread.
-pub(crate) fn write_stdout(data: Bytes) -> io::Result<()> {
-    write_run(rustix::stdio::stdout(), &mut VecDeque::from([data]))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -104,6 +104,13 @@ impl From<&Driver> for DriverView {
     }
 }
 
+impl DriverView {
+    /// What was checked on its platform.
+    pub(crate) fn into_checks(self) -> Vec<CheckView> {
+        self.fingerprint.map(|seen| seen.checks).unwrap_or_default()
+    }
+}
+
 /// A schema as an object; one that is no JSON stays a text, so that its author can see it.
 fn schema(schema: &str) -> Option<Value> {
     let schema = text(schema)?;

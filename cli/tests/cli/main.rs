@@ -1,0 +1,4 @@
+//! Drives the real `cofferdam` binary against a scripted gateway on a real Unix socket.
+
+mod execution;
+mod support;

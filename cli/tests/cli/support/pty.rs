@@ -1,0 +1,1 @@
+//! A terminal with the real binary in it.
