@@ -2,10 +2,24 @@
 
 use std::future::Future;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
-use cofferdam_proto::supervisor::v1::supervisor_client::SupervisorClient;
+use cofferdam_proto::supervisor::v1 as wire;
+use tokio::time::{sleep, timeout};
+use wire::supervisor_client::SupervisorClient;
 
+use super::hello::Proof;
 use crate::transport::Channel;
+
+/// Between pings of a live session.
+const PING_INTERVAL: Duration = Duration::from_secs(5);
+/// A ping without an answer for so long ends the session. A machine may be busy for seconds.
+const PING_DEADLINE: Duration = Duration::from_secs(15);
+/// Before it does: once more. The gateway itself may have been stopped for a while.
+const LAST_PING_DEADLINE: Duration = Duration::from_secs(3);
+/// For the first ping, after which a session counts.
+const FIRST_PING_DEADLINE: Duration = Duration::from_secs(10);
 
 /// An authenticated connection on which the supervisor serves. Cheap to clone; holding one does not
 /// keep it alive.
@@ -13,44 +27,115 @@ use crate::transport::Channel;
 pub struct Session(Arc<SessionInner>);
 
 #[derive(Debug)]
-struct SessionInner {}
+struct SessionInner {
+    id: u64,
+    boot_id: [u8; 16],
+    supervisor_version: String,
+    protocol: u32,
+    processes: u32,
+    channel: Channel,
+}
+
+/// A session's number, taken before its hello.
+pub(super) fn next_id() -> u64 {
+    static NEXT: AtomicU64 = AtomicU64::new(1);
+    NEXT.fetch_add(1, Ordering::Relaxed)
+}
 
 impl Session {
-    /// Counts the sessions of this gateway's process: two sessions never have the same.
+    pub(super) fn new(id: u64, proof: Proof, channel: Channel) -> Self {
+        Self(Arc::new(SessionInner {
+            id,
+            boot_id: proof.boot_id,
+            supervisor_version: proof.supervisor_version,
+            protocol: proof.protocol,
+            processes: proof.processes,
+            channel,
+        }))
+    }
+
+    /// Counts the sessions of this gateway's process: no two have the same.
     pub fn id(&self) -> u64 {
-        todo!()
+        self.0.id
     }
 
     /// Another one under the same sandbox means that it was stopped and started.
     pub fn boot_id(&self) -> [u8; 16] {
-        todo!()
+        self.0.boot_id
     }
 
+    /// As the supervisor says.
     pub fn supervisor_version(&self) -> &str {
-        todo!()
+        &self.0.supervisor_version
     }
 
     /// The session protocol in use.
     pub fn protocol(&self) -> u32 {
-        todo!()
+        self.0.protocol
     }
 
     /// How many processes the supervisor held at the hello.
     pub fn processes(&self) -> u32 {
-        todo!()
+        self.0.processes
     }
 
     /// A client on this session. Its calls fail once the session is closed; set a deadline on each.
     pub fn client(&self) -> SupervisorClient<Channel> {
-        todo!()
+        SupervisorClient::new(self.0.channel.clone())
     }
 
+    /// No call can succeed any more.
     pub fn is_closed(&self) -> bool {
-        todo!()
+        self.0.channel.is_closed()
     }
 
     /// Completes when the session has ended, for whatever reason.
     pub fn closed(&self) -> impl Future<Output = ()> + Send + 'static + use<> {
-        async { todo!() }
+        self.0.channel.closed()
+    }
+
+    /// Why it ended, for people.
+    pub fn end_reason(&self) -> String {
+        self.0.channel.end_reason()
+    }
+
+    /// Ends it.
+    pub(super) fn cut(&self) {
+        self.0.channel.cut();
+    }
+
+    /// The first call: proves that the supervisor serves, and tells it that the gateway has stored
+    /// the next token.
+    pub(super) async fn first_ping(&self) -> bool {
+        self.ping(FIRST_PING_DEADLINE).await
+    }
+
+    /// Pings until it has ended, and ends it when it does not answer.
+    pub(super) async fn watch(&self) {
+        let silent = async {
+            loop {
+                sleep(PING_INTERVAL).await;
+                if !self.ping(PING_DEADLINE).await && !self.ping(LAST_PING_DEADLINE).await {
+                    return;
+                }
+            }
+        };
+        tokio::select! {
+            () = self.closed() => {}
+            () = silent => {
+                tracing::warn!(session.id = self.id(), "the supervisor does not answer pings");
+                self.cut();
+                self.closed().await;
+            }
+        }
+    }
+
+    async fn ping(&self, deadline: Duration) -> bool {
+        let mut request = tonic::Request::new(wire::PingRequest {});
+        request.set_timeout(deadline);
+        matches!(
+            timeout(deadline, self.client().ping(request)).await,
+            Ok(Ok(_))
+        )
     }
 }

@@ -5,9 +5,11 @@
 //! first (a handshake, a hello) before calls make sense.
 
 mod channel;
+mod prefixed;
 mod tap;
 mod unix;
 
 pub use channel::{Channel, ChannelOptions, KeepAlive};
+pub use prefixed::Prefixed;
 pub use tap::PeerKind;
 pub use unix::{bind, connect};

@@ -136,11 +136,7 @@ pub(super) struct Tap<S> {
 impl<S> Tap<S> {
     pub(super) fn new(stream: S, state: Arc<TapState>) -> Self {
         let cut = Box::pin(state.cut.clone().cancelled_owned());
-        Self {
-            stream,
-            state,
-            cut,
-        }
+        Self { stream, state, cut }
     }
 
     fn poll_cut(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
