@@ -9,11 +9,29 @@
 //!
 //! Nothing is bound, created or connected here; paths are looked at, not made.
 
+mod drivers;
+mod effective;
+mod flags;
+mod limits;
+mod paths;
+mod problem;
+mod resolve;
+mod scalar;
+mod sources;
+#[cfg(test)]
+mod tests;
+mod wire;
+
 use std::path::PathBuf;
 use std::time::Duration;
 
 pub use crate::driver::{DriverSource, DriverSpec};
 use crate::model::DriverName;
+pub use effective::Effective;
+pub use flags::Flags;
+pub use paths::Host;
+pub use problem::{ConfigError, Origin, Problem};
+pub use resolve::{Resolved, load};
 
 /// What the gateway runs with. Every default is explained where it is made, in `resolve.rs`.
 #[derive(Debug, Clone)]
