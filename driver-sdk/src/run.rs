@@ -5,6 +5,7 @@
 //!                                                                                     │
 //!   SIGTERM, SIGINT ─► stop accepting ─► end streams ─► wait for calls ─► deadline ─► exit
 //!   a second one    ─► exit at once
+//!   the gateway that started it is gone ─► as the first signal
 //! ```
 //!
 //! Sandboxes are not touched by the end of their driver.
@@ -23,6 +24,7 @@
 
 mod args;
 mod listen;
+mod parent;
 mod peers;
 mod serve;
 mod signals;
@@ -119,7 +121,7 @@ async fn run_async<D: ComputeDriver>(
         server,
         listeners,
         peers,
-        signals.first(),
+        first_reason_to_end(&signals),
         drain_max,
         signals.second(),
     )
@@ -129,6 +131,16 @@ async fn run_async<D: ComputeDriver>(
         "the driver has ended; its sandboxes have not"
     );
     Ok(())
+}
+
+fn first_reason_to_end(signals: &signals::Signals) -> impl Future<Output = ()> + Send + use<> {
+    let signal = signals.first();
+    async move {
+        tokio::select! {
+            () = signal => {}
+            () = parent::gone() => {}
+        }
+    }
 }
 
 fn print(text: &str) -> ExitCode {

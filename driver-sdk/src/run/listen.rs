@@ -13,6 +13,9 @@ use tokio::net::UnixListener;
 
 use super::Args;
 
+/// Names the one descriptor that a gateway passes to the drivers it starts.
+pub(super) const LISTEN_FD_VARIABLE: &str = "COFFERDAM_LISTEN_FD";
+
 /// The first inherited descriptor, as systemd counts.
 const LISTEN_FDS_START: RawFd = 3;
 
@@ -221,7 +224,7 @@ fn inherited(
             }),
         },
     };
-    if let Some(fd) = number("COFFERDAM_LISTEN_FD", "the number of a descriptor")? {
+    if let Some(fd) = number(LISTEN_FD_VARIABLE, "the number of a descriptor")? {
         return Ok(vec![fd]);
     }
     let Some(count) = number("LISTEN_FDS", "a count of descriptors")? else {
