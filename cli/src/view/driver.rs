@@ -119,7 +119,7 @@ fn schema(schema: &str) -> Option<Value> {
 
 impl From<&compute::Capabilities> for CapabilitiesView {
     fn from(can: &compute::Capabilities) -> Self {
-        let images = can.images.clone().unwrap_or_default();
+        let images = can.images.unwrap_or_default();
         Self {
             execution: name(
                 can.execution,

@@ -122,7 +122,7 @@ impl From<&Sandbox> for SandboxView {
 
 impl From<&compute::SandboxSpec> for SpecView {
     fn from(spec: &compute::SandboxSpec) -> Self {
-        let limits = spec.limits.clone().unwrap_or_default();
+        let limits = spec.limits.unwrap_or_default();
         let network = spec.network.clone().unwrap_or_default();
         Self {
             image: image(spec),
