@@ -31,7 +31,7 @@ pub use effective::Effective;
 pub use flags::Flags;
 pub use paths::Host;
 pub use problem::{ConfigError, Origin, Problem};
-pub use resolve::{Resolved, load};
+pub use resolve::{Resolved, from_flags_alone, load};
 
 /// What the gateway runs with. Every default is explained where it is made, in `resolve.rs`.
 #[derive(Debug, Clone)]

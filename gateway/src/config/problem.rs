@@ -93,6 +93,17 @@ pub struct ConfigError {
     pub problems: Vec<Problem>,
 }
 
+impl ConfigError {
+    /// Those of files come first, in the order in which one would mend them.
+    pub(super) fn new(mut problems: Vec<Problem>) -> Self {
+        problems.sort_by_cached_key(|problem| match &problem.origin {
+            Some(Origin::File { path, line }) => (0, Arc::clone(path), *line),
+            _ => (1, Arc::default(), 0),
+        });
+        Self { problems }
+    }
+}
+
 impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.problems.len() {

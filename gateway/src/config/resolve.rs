@@ -33,6 +33,13 @@ pub fn load(flags: &Flags, host: &Host) -> Result<Resolved, ConfigError> {
     resolve(layer, files, problems, host)
 }
 
+/// As [`load`], but flags are all there is: no files, no environment.
+pub fn from_flags_alone(flags: &Flags, host: &Host) -> Result<Resolved, ConfigError> {
+    let mut problems = Vec::new();
+    let layer = flags::from_flags(flags, host, &mut problems);
+    resolve(layer, Vec::new(), problems, host)
+}
+
 fn resolve(
     layer: Layer,
     files: Vec<PathBuf>,
@@ -98,9 +105,7 @@ fn resolve(
             },
             warnings: settled.warnings,
         }),
-        _ => Err(ConfigError {
-            problems: settled.problems,
-        }),
+        _ => Err(ConfigError::new(settled.problems)),
     }
 }
 

@@ -50,7 +50,9 @@ pub(super) async fn run_steps(
         apply(connection, version + 1, step)
             .await
             .map_err(|source| StoreError::query("migrate", path, source))?;
-        tracing::info!(store = %path.display(), schema = version + 1, "the store was migrated");
+        if found > 0 {
+            tracing::info!(store = %path.display(), schema = version + 1, "the store was migrated");
+        }
     }
     Ok(())
 }

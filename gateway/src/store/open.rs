@@ -109,7 +109,11 @@ impl Store {
         self.inner.writer.close().await;
         self.inner.cancel.cancel();
         let tasks = {
-            let mut tasks = self.inner.tasks.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut tasks = self
+                .inner
+                .tasks
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
             std::mem::take(&mut *tasks)
         };
         for task in tasks {
