@@ -14,3 +14,5 @@ mod reconcile;
 pub mod sandbox;
 pub mod store;
 pub mod transport;
+pub mod embed;
+pub mod service;
