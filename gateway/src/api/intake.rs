@@ -28,6 +28,8 @@ use crate::store::IdempotencyKey;
 
 const ARGUMENTS_MAX: usize = 65_536;
 const ARGUMENT_BYTES_MAX: usize = 1 << 20;
+/// For killing the command, and for storing how it ended.
+const ONE_SHOT_MARGIN: Duration = Duration::from_secs(60);
 /// Specs that the driver has found good lately need not be asked about again.
 const KNOWN_GOOD_MAX: usize = 32;
 
@@ -199,6 +201,7 @@ impl Intake {
                 (Place::Existing(sandbox), ids.0, ids.1)
             }
             Some(wire::execution_request::Place::OneShot(wanted)) => {
+                let wanted = self.bounded_by_its_command(wanted, &request);
                 let mut new = self
                     .sandbox(caller, wanted, needs, std::mem::take(&mut problems))
                     .await?;
@@ -227,6 +230,31 @@ impl Intake {
         })
     }
 
+    /// A one-shot sandbox needs to live no longer than its command may: should everybody die, the
+    /// deadline that the driver enforces is near.
+    fn bounded_by_its_command(
+        &self,
+        mut wanted: wire::SandboxRequest,
+        request: &wire::ExecutionRequest,
+    ) -> wire::SandboxRequest {
+        if wanted.lifetime_ms == 0 {
+            let needed = self.timeout_ms(request)
+                + millis(self.config.create_timeout)
+                + millis(self.config.session_timeout)
+                + millis(ONE_SHOT_MARGIN);
+            let max = self.config.maximum.lifetime.map_or(u64::MAX, millis);
+            wanted.lifetime_ms = needed.min(max);
+        }
+        wanted
+    }
+
+    fn timeout_ms(&self, request: &wire::ExecutionRequest) -> u64 {
+        match request.timeout_ms {
+            0 => millis(self.config.executions.timeout_default),
+            asked => asked.min(millis(self.config.executions.timeout_max)),
+        }
+    }
+
     fn execution_facts(
         &self,
         id: ExecutionId,
@@ -237,6 +265,7 @@ impl Intake {
         attached: bool,
     ) -> ExecutionFacts {
         let limits = &self.config.executions;
+        let timeout_ms = self.timeout_ms(&request);
         let mut environment_names: Vec<String> = request.environment.into_keys().collect();
         environment_names.sort();
         ExecutionFacts {
@@ -251,10 +280,7 @@ impl Intake {
             user: parse_user(&request.user),
             pty: request.pty.map(convert::pty),
             stdin: request.stdin,
-            timeout_ms: match request.timeout_ms {
-                0 => millis(limits.timeout_default),
-                asked => asked,
-            },
+            timeout_ms,
             output_cap_bytes: match request.output_cap_bytes {
                 0 => limits.output_cap_default_bytes,
                 asked => asked,
@@ -345,6 +371,7 @@ fn new_sandbox(caller: Caller, driver: &Driver, wishes: Wishes, spec: SandboxSpe
         environment_names: wishes.environment.names(),
     };
     NewSandbox {
+        lifetime: facts.spec.expire_time.remaining(),
         facts,
         environment: wishes.environment,
     }

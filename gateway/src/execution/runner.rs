@@ -160,7 +160,8 @@ impl Runner {
         }
         match place {
             SeedPlace::Existing(sandbox) => Ok(sandbox),
-            SeedPlace::Planned(new) => {
+            SeedPlace::Planned(mut new) => {
+                new.facts.spec.expire_time = UnixMillis::now().after(new.lifetime);
                 let sandboxes = self.shared.sandboxes.clone();
                 sandboxes.create(*new, None).await.map_err(|error| {
                     let message = format!("its sandbox could not be made: {error}");

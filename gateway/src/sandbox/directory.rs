@@ -41,6 +41,8 @@ pub struct SandboxesOptions {
 pub struct NewSandbox {
     pub facts: SandboxFacts,
     pub environment: Environment,
+    /// Counted from when it is made, which for a queued one is later.
+    pub lifetime: Duration,
 }
 
 #[derive(Debug, thiserror::Error)]
