@@ -152,7 +152,7 @@ fn set(
 ) {
     let read = match (key.kind, value.to_str()) {
         (Kind::Path, None) => Ok(Scalar::Path(value.into())),
-        (_, Some(text)) => key.kind.from_text(text, key.or_none),
+        (_, Some(text)) => key.kind.parse_text(text, key.or_none),
         (_, None) => Err("is not UTF-8".to_owned()),
     };
     match read {

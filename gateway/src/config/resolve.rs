@@ -314,7 +314,7 @@ fn default_driver(settled: &mut Settled, named: &[(String, DriverLayer)]) -> Opt
 }
 
 fn socket(settled: &mut Settled, runtime_dir: &std::path::Path, host: &Host) -> SocketConfig {
-    let default = runtime_dir.join("cofferdam.sock");
+    let default = runtime_dir.join("gateway.sock");
     let path = settled.path("socket.path", (default, "in the runtime directory"));
     if let Some(trouble) = drivers::socket_trouble(&path) {
         settled.problem_with("socket.path", |_| {

@@ -66,7 +66,7 @@ impl Kind {
     }
 
     /// Reads what stands in a file.
-    pub(super) fn from_toml(self, value: &DeValue<'_>, or_none: bool) -> Result<Scalar, String> {
+    pub(super) fn parse_toml(self, value: &DeValue<'_>, or_none: bool) -> Result<Scalar, String> {
         let wrong = || {
             let none = if or_none { ", or \"none\"" } else { "" };
             let kind = value.type_str();
@@ -78,27 +78,27 @@ impl Kind {
             format!("must be {}{none}, not {article} {kind}", self.example())
         };
         match (self, value) {
-            (_, DeValue::String(text)) => self.from_text(text, or_none),
+            (_, DeValue::String(text)) => self.parse_text(text, or_none),
             (Self::Bytes { .. } | Self::Count { .. }, DeValue::Integer(number)) => {
                 let number = u64::from_str_radix(number.as_str(), number.radix());
                 let number =
                     number.map_err(|_| "must not be negative or beyond 2^64".to_owned())?;
                 self.check(Scalar::Number(number))
             }
-            (Self::Cpus, DeValue::Integer(number)) => self.from_text(number.as_str(), false),
-            (Self::Cpus, DeValue::Float(number)) => self.from_text(number.as_str(), false),
+            (Self::Cpus, DeValue::Integer(number)) => self.parse_text(number.as_str(), false),
+            (Self::Cpus, DeValue::Float(number)) => self.parse_text(number.as_str(), false),
             (Self::Duration { .. }, DeValue::Integer(number)) => Err(format!(
                 "needs a unit: \"{number}s\", \"{number}m\" or \"{number}h\""
             )),
             (Self::Mode, DeValue::Integer(number)) if number.radix() == 8 => {
-                self.from_text(number.as_str(), false)
+                self.parse_text(number.as_str(), false)
             }
             _ => Err(wrong()),
         }
     }
 
     /// Reads what stands in a flag, a variable or a string of a file.
-    pub(super) fn from_text(self, text: &str, or_none: bool) -> Result<Scalar, String> {
+    pub(super) fn parse_text(self, text: &str, or_none: bool) -> Result<Scalar, String> {
         if or_none && text == "none" {
             return Ok(Scalar::Unlimited);
         }
@@ -251,7 +251,7 @@ mod tests {
         ];
         for (text, bytes) in cases {
             assert_eq!(
-                BYTES.from_text(text, false),
+                BYTES.parse_text(text, false),
                 Ok(Scalar::Number(bytes)),
                 "{text}"
             );
@@ -266,7 +266,7 @@ mod tests {
             "12 34",
             "99999999999P",
         ] {
-            assert!(BYTES.from_text(text, false).is_err(), "{text}");
+            assert!(BYTES.parse_text(text, false).is_err(), "{text}");
         }
     }
 
@@ -289,7 +289,11 @@ mod tests {
         for (kind, scalar) in cases {
             let shown = kind.show(&scalar);
             let value = DeValue::parse(&shown).unwrap();
-            assert_eq!(kind.from_toml(value.get_ref(), true), Ok(scalar), "{shown}");
+            assert_eq!(
+                kind.parse_toml(value.get_ref(), true),
+                Ok(scalar),
+                "{shown}"
+            );
         }
     }
 
@@ -297,7 +301,7 @@ mod tests {
     fn a_duration_without_a_unit_says_which_there_are() {
         let value = DeValue::parse("300").unwrap();
         let error = Kind::Duration { min_ms: 0 }
-            .from_toml(value.get_ref(), false)
+            .parse_toml(value.get_ref(), false)
             .unwrap_err();
         assert!(error.contains("\"300s\""), "{error}");
     }

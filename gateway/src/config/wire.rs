@@ -224,7 +224,7 @@ impl File<'_> {
             if full == "drivers" {
                 self.drivers(&origin, value, layer, problems);
             } else if let Some(key) = KEYS.iter().find(|key| key.name == full) {
-                match key.kind.from_toml(value.get_ref(), key.or_none) {
+                match key.kind.parse_toml(value.get_ref(), key.or_none) {
                     Ok(value) => {
                         layer.values.insert(key.name, Located { value, origin });
                     }
@@ -315,7 +315,7 @@ impl File<'_> {
 }
 
 fn path(value: &DeValue<'_>, origin: &Origin) -> Result<Located<PathBuf>, String> {
-    match Kind::Path.from_toml(value, false)? {
+    match Kind::Path.parse_toml(value, false)? {
         Scalar::Path(value) => Ok(Located {
             value,
             origin: origin.clone(),

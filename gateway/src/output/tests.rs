@@ -101,7 +101,7 @@ fn disk_bytes(directory: &Path) -> u64 {
 
 fn appends() -> impl Strategy<Value = Vec<(bool, usize)>> {
     let length = prop_oneof![1..40_usize, 1..5_000_usize, 60_000..200_000_usize];
-    vec((any::<bool>(), length), 0..60)
+    vec((any::<bool>(), length), 0..40)
 }
 
 fn caps() -> impl Strategy<Value = u64> {
@@ -109,7 +109,7 @@ fn caps() -> impl Strategy<Value = u64> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 32, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn any_appends_under_any_cap_leave_exactly_head_and_tail(
