@@ -9,7 +9,7 @@ use prost_types::{Struct, Value as ProtoValue, value::Kind};
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Number, Value};
 
-use crate::proto::FieldViolation;
+use crate::proto::{FieldViolation, SandboxSpec};
 
 /// A compiled JSON Schema, or none.
 #[derive(Debug)]
@@ -138,6 +138,15 @@ pub fn read<T: DeserializeOwned>(
             message: error.to_string(),
         }]
     })
+}
+
+/// The `driver_config` of a spec, which the server has checked against the driver's schema already.
+///
+/// # Errors
+/// When `T` does not fit what the schema allows: a mistake in the driver.
+pub fn driver_config<T: DeserializeOwned>(spec: &SandboxSpec) -> Result<T, Vec<FieldViolation>> {
+    let fields = spec.driver_config.clone().unwrap_or_default();
+    read(&Schema(None), "driver_config", &fields)
 }
 
 /// A struct of JSON; for tests, and for drivers that hold settings as JSON. Anything but an object

@@ -129,16 +129,24 @@ impl Violations {
         self.0
     }
 
+    /// What was found, as an error if there is any.
+    ///
+    /// # Errors
+    /// If there are any.
+    pub fn into_violations(self) -> Result<(), Vec<FieldViolation>> {
+        if self.0.is_empty() {
+            Ok(())
+        } else {
+            Err(self.0)
+        }
+    }
+
     /// `INVALID_ARGUMENT` with all of them, if there are any.
     ///
     /// # Errors
     /// If there are any.
     pub fn into_result(self) -> Result<(), DriverError> {
-        if self.0.is_empty() {
-            Ok(())
-        } else {
-            Err(DriverError::invalid(self.0))
-        }
+        self.into_violations().map_err(DriverError::invalid)
     }
 }
 

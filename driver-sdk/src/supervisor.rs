@@ -306,7 +306,7 @@ impl Bootstrap {
     /// When a name in it is so long that it exceeds [`BOOTSTRAP_BYTES_MAX`], which the bounds of
     /// the contract exclude.
     #[must_use]
-    pub fn to_json(&self) -> Zeroizing<Vec<u8>> {
+    pub fn to_json(&self) -> Zeroizing<String> {
         let mut token = hex::encode(self.token.expose());
         let json = BootstrapJson {
             sandbox_id: &self.sandbox_id,
@@ -317,14 +317,14 @@ impl Bootstrap {
             oom_score_adj: self.oom_score_adj,
         };
         // Room from the start: a vector that grows leaves copies behind.
-        let mut bytes = Zeroizing::new(Vec::with_capacity(BOOTSTRAP_BYTES_MAX));
-        serde_json::to_writer(&mut *bytes, &json).expect("plain data is JSON");
+        let mut bytes = Vec::with_capacity(BOOTSTRAP_BYTES_MAX);
+        serde_json::to_writer(&mut bytes, &json).expect("plain data is JSON");
         assert!(
             bytes.len() <= BOOTSTRAP_BYTES_MAX,
             "the bootstrap is bounded"
         );
         token.zeroize();
-        bytes
+        Zeroizing::new(String::from_utf8(bytes).expect("JSON is UTF-8"))
     }
 }
 
@@ -408,7 +408,7 @@ mod tests {
             oom_score_adj: OOM_SCORE_ADJ,
         };
         assert!(!format!("{bootstrap:?}").contains("abab"));
-        let json: serde_json::Value = serde_json::from_slice(&bootstrap.to_json()).unwrap();
+        let json: serde_json::Value = serde_json::from_str(&bootstrap.to_json()).unwrap();
         assert_eq!(json["token"], "ab".repeat(32));
         assert_eq!(json["workload"]["user"], "sandbox");
         assert_eq!(json["oom_score_adj"], 500);

@@ -42,7 +42,7 @@ impl Child {
     ) -> io::Result<Self> {
         let memory = rustix::fs::memfd_create("bootstrap", MemfdFlags::CLOEXEC)?;
         let mut memory = std::fs::File::from(memory);
-        memory.write_all(&bootstrap.to_json())?;
+        memory.write_all(bootstrap.to_json().as_bytes())?;
         io::Seek::rewind(&mut memory)?;
         let mut command = Command::new(binary.proc_path());
         command

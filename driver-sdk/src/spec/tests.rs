@@ -1,3 +1,5 @@
+//! What is valid, and what "the same spec" means.
+
 use proptest::prelude::*;
 
 use super::*;

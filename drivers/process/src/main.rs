@@ -1,8 +1,10 @@
-//! The process driver.
+//! The process driver as a program; see the library.
+
 use std::process::ExitCode;
 
-#[allow(clippy::print_stderr, reason = "nothing else exists yet")]
+use cofferdam_driver_process::config::Surroundings;
+use cofferdam_driver_process::driver::ProcessDriver;
+
 fn main() -> ExitCode {
-    eprintln!("cofferdam-driver-process: not implemented yet");
-    ExitCode::from(125)
+    cofferdam_driver_sdk::run(|context| ProcessDriver::new(context, Surroundings::here()))
 }

@@ -1,3 +1,5 @@
+//! What a watcher is told, in which order, and when it ends.
+
 use std::pin::Pin;
 
 use futures_util::StreamExt as _;

@@ -1,0 +1,160 @@
+//! Making a sandbox: intent on disk, launch, and what is said of it.
+
+use std::sync::Arc;
+
+use cofferdam_driver_sdk::proto::SandboxState;
+use cofferdam_driver_sdk::supervisor::{self, OOM_SCORE_ADJ, Token};
+use cofferdam_driver_sdk::{Call, CreateRequest, Created, DriverError};
+
+use super::{ProcessDriver, blocking};
+use crate::cgroup::NotEnforced;
+use crate::launch::{self, Bootstrap, SandboxPlan};
+use crate::plan::{self, USER, WORKSPACE};
+use crate::platform::Platform;
+use crate::store::Stored;
+use crate::tracked::{Tracked, now_unix_ms};
+use crate::{error, recover, watch};
+
+impl ProcessDriver {
+    /// The sandbox of this request: the one that exists, or a new one.
+    pub(super) async fn make(
+        &self,
+        call: &Call,
+        request: CreateRequest,
+    ) -> Result<Created, DriverError> {
+        let platform = self.platform()?;
+        let id = request.sandbox_id.clone();
+        if let Some(tracked) = self.find(call, &id)? {
+            request.digest.check(&tracked.stored().spec_digest, &id)?;
+            // An earlier call may have gone while its work goes on: this waits for it.
+            let _operation = tracked.operation.lock().await;
+            let (sandbox, _) = self.look(&tracked)?;
+            if sandbox.state() != SandboxState::Creating {
+                return recover::created(&platform.config.state_dir, sandbox);
+            }
+            // Half-made, and not by us: a driver was killed meanwhile. What it left is removed, and
+            // made anew.
+            launch::destroy(&tracked.state_dir, platform.config.launch_timeout)
+                .await
+                .map_err(error::destroy)?;
+            self.forget(&platform, &tracked)?;
+        }
+        self.make_new(call, &platform, request).await
+    }
+
+    async fn make_new(
+        &self,
+        call: &Call,
+        platform: &Arc<Platform>,
+        request: CreateRequest,
+    ) -> Result<Created, DriverError> {
+        let plan = planned(platform, &request)?;
+        refuse_unenforceable(platform, &request)?;
+        let launcher = {
+            let (platform, gateway) = (Arc::clone(platform), Arc::clone(&call.gateway));
+            blocking(move || platform.launcher(gateway.supervisor.as_ref())).await?
+        };
+        let stored = stored(call, &request);
+        let tracked = self.accept(platform, &stored)?;
+        let _operation = tracked.operation.lock().await;
+        let bootstrap = bootstrap(&stored, request.token);
+        match launcher.launch(&plan, &bootstrap).await {
+            Ok(handle) => {
+                self.note_weaknesses(platform, &tracked, &handle.not_enforced);
+                watch::spawn(&self.0.context, &tracked);
+                let (sandbox, _) = self.look(&tracked)?;
+                recover::created(&platform.config.state_dir, sandbox)
+            }
+            Err(failed) => {
+                // What could not be cleaned up stays on record, is listed, and can be deleted.
+                if !tracked.state_dir.exists() {
+                    self.forget(platform, &tracked)?;
+                }
+                Err(error::launch(failed))
+            }
+        }
+    }
+
+    /// Writes the intent down. Two drivers on one directory do not accept the same id twice: the
+    /// launcher makes its state directory exclusively.
+    fn accept(&self, platform: &Platform, stored: &Stored) -> Result<Arc<Tracked>, DriverError> {
+        let id = &stored.sandbox_id;
+        let mut sandboxes = self.sandboxes();
+        if sandboxes.contains_key(id) {
+            // Another gateway's, since this one's would have been found.
+            return Err(DriverError::sandbox_exists(id));
+        }
+        let written = platform.store.put(stored);
+        written.map_err(|failed| error::store("write to", platform.store.dir(), failed))?;
+        let state_dir = platform.config.sandboxes_dir().join(id);
+        let tracked = Arc::new(Tracked::new(state_dir, stored.clone()));
+        sandboxes.insert(id.clone(), Arc::clone(&tracked));
+        Ok(tracked)
+    }
+
+    fn note_weaknesses(&self, platform: &Platform, tracked: &Tracked, lacking: &[NotEnforced]) {
+        if lacking.is_empty() {
+            return;
+        }
+        let sentence = |lacking: &NotEnforced| {
+            let bound = format!("{:?}", lacking.bound).to_lowercase();
+            format!(
+                "the default limit on {bound} is not enforced: {}",
+                lacking.why
+            )
+        };
+        let stored = tracked.set_weaknesses(lacking.iter().map(sentence).collect());
+        if let Err(failed) = platform.store.put(&stored) {
+            tracing::warn!(error = %failed, "the weaknesses of a sandbox could not be recorded");
+        }
+    }
+}
+
+fn planned(platform: &Platform, request: &CreateRequest) -> Result<SandboxPlan, DriverError> {
+    let callback_directory = request.callback_directory.clone().unwrap_or_default();
+    let canonicalize = |path: &std::path::Path| path.canonicalize();
+    let (id, spec, config) = (&request.sandbox_id, &request.spec, &platform.config);
+    plan::plan(id, spec, callback_directory, config, &canonicalize).map_err(DriverError::invalid)
+}
+
+fn refuse_unenforceable(platform: &Platform, request: &CreateRequest) -> Result<(), DriverError> {
+    for (limit, bound) in plan::required_bounds(&request.spec) {
+        if let Some(lacking) = platform.cgroups.lacks(bound) {
+            return Err(error::unenforceable(limit, &lacking));
+        }
+    }
+    Ok(())
+}
+
+fn stored(call: &Call, request: &CreateRequest) -> Stored {
+    Stored {
+        version: Stored::VERSION,
+        sandbox_id: request.sandbox_id.clone(),
+        gateway_id: call.gateway_id().to_owned(),
+        spec_digest: request.digest.to_hex(),
+        create_time_unix_ms: now_unix_ms(),
+        weaknesses: Vec::new(),
+        uid: request.spec.uid,
+        gid: request.spec.gid,
+        expire_time_unix_ms: request.spec.expire_time_unix_ms,
+    }
+}
+
+/// What the supervisor is told at each boot.
+pub(super) fn bootstrap(stored: &Stored, token: Token) -> Bootstrap {
+    let bootstrap = supervisor::Bootstrap {
+        sandbox_id: stored.sandbox_id.clone(),
+        token,
+        expire_time_unix_ms: stored.expire_time_unix_ms,
+        workload: supervisor::Workload {
+            uid: stored.uid,
+            gid: stored.gid,
+            home: WORKSPACE.to_owned(),
+            user: USER.to_owned(),
+        },
+        workspace: WORKSPACE.to_owned(),
+        oom_score_adj: OOM_SCORE_ADJ,
+    };
+    // Moved out, not copied.
+    Bootstrap::new(std::mem::take(&mut *bootstrap.to_json()))
+}

@@ -1,0 +1,123 @@
+//! The host under the present settings: where sandboxes are made, and with what.
+
+use std::collections::HashMap;
+use std::os::unix::fs::DirBuilderExt as _;
+use std::sync::{Mutex, PoisonError};
+
+use cofferdam_driver_sdk::DriverError;
+use cofferdam_driver_sdk::capabilities::supervised;
+use cofferdam_driver_sdk::proto::{
+    Capabilities, ImageSources, Isolation, Limits, NetworkClass, Supervisor,
+};
+
+use crate::cgroup::CgroupParent;
+use crate::config::Config;
+use crate::error;
+use crate::ids::IdBlocks;
+use crate::launch::{Launcher, LauncherConfig, SupervisorImage};
+use crate::store::Store;
+
+/// More versions of the supervisor than gateways ever use at the same time.
+const LAUNCHERS_MAX: usize = 8;
+
+/// What settings resolve to on this host.
+#[derive(Debug)]
+pub(crate) struct Platform {
+    pub(crate) config: Config,
+    pub(crate) store: Store,
+    pub(crate) cgroups: CgroupParent,
+    /// By the supervisor's SHA-256.
+    launchers: Mutex<HashMap<Vec<u8>, Launcher>>,
+}
+
+impl Platform {
+    /// Makes directories and finds cgroups. Blocks briefly.
+    pub(crate) fn open(config: Config) -> Result<Self, DriverError> {
+        let dir = &config.state_dir;
+        std::fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(dir)
+            .map_err(|failed| error::store("make", dir, failed))?;
+        let store = Store::open(dir).map_err(|failed| error::store("make", dir, failed))?;
+        Ok(Self {
+            cgroups: CgroupParent::detect(config.cgroup_parent.as_deref()),
+            store,
+            config,
+            launchers: Mutex::default(),
+        })
+    }
+
+    pub(crate) fn ids(&self) -> Option<IdBlocks> {
+        self.config.id_claims_dir.clone().map(IdBlocks::new)
+    }
+
+    /// The launcher for this supervisor, which is read and checked the first time. Blocks then.
+    pub(crate) fn launcher(
+        &self,
+        supervisor: Option<&Supervisor>,
+    ) -> Result<Launcher, DriverError> {
+        let supervisor = supervisor.ok_or_else(|| {
+            DriverError::precondition(
+                "SUPERVISOR",
+                "handshake",
+                "the gateway has named no supervisor in its handshake",
+                "",
+            )
+        })?;
+        let mut launchers = self
+            .launchers
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if let Some(launcher) = launchers.get(&supervisor.sha256[..]) {
+            return Ok(launcher.clone());
+        }
+        let path = self.config.supervisor_path.clone();
+        let path = path.unwrap_or_else(|| supervisor.path.clone().into());
+        let sha256 = hex::encode(&supervisor.sha256);
+        let image = SupervisorImage::load(&path, Some(&sha256)).map_err(error::image)?;
+        let launcher = Launcher::new(LauncherConfig {
+            shim: self.config.shim_path.clone(),
+            state_root: self.config.sandboxes_dir(),
+            ids: self.ids(),
+            cgroups: self.cgroups.clone(),
+            supervisor: image,
+            timeout: self.config.launch_timeout,
+        })
+        .map_err(|failed| error::store("make", &self.config.sandboxes_dir(), failed))?;
+        if launchers.len() >= LAUNCHERS_MAX {
+            launchers.clear();
+        }
+        launchers.insert(supervisor.sha256.to_vec(), launcher.clone());
+        Ok(launcher)
+    }
+}
+
+/// What the driver can do with these settings, or, before there are any, with the defaults.
+pub(crate) fn capabilities(config: Option<&Config>) -> Capabilities {
+    let mut networks = vec![NetworkClass::None.into()];
+    if config.is_some_and(|config| config.allow_host_network) {
+        networks.push(NetworkClass::Open.into());
+    }
+    Capabilities {
+        images: Some(ImageSources {
+            host: true,
+            ..ImageSources::default()
+        }),
+        networks,
+        // What the kernel can do. Whether this host lets us is in the fingerprint, and a limit
+        // that is insisted on and does not hold here is refused with the remedy.
+        limits: Some(Limits {
+            memory: true,
+            cpu: true,
+            pids: true,
+            disk: true,
+        }),
+        stop_start: true,
+        console: true,
+        stats: true,
+        host_mounts: config.is_some_and(|config| !config.read_only_paths.is_empty()),
+        choose_user: true,
+        ..supervised(Isolation::Namespaces)
+    }
+}
