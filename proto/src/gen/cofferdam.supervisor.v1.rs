@@ -152,7 +152,8 @@ pub struct ConfigureRequest {
     /// Wall-clock time (Unix, ms) at which the supervisor kills everything and ends itself. 0: as the bootstrap says.
     #[prost(uint64, tag = "2")]
     pub expire_time_unix_ms: u64,
-    /// Spool of each later process, in bytes. 0: the default, 1 MiB.
+    /// Spool of each later process, in bytes: 4 KiB to 64 MiB. 0: the default, 1 MiB. While all spools together hold more than
+    /// 64 MiB, each process may fill only 64 KiB of its own.
     #[prost(uint64, tag = "3")]
     pub spool_bytes: u64,
 }
@@ -189,7 +190,7 @@ pub struct ProcessSpec {
     /// False: stdin is /dev/null. True: stdin stays open until `stdin_eof`.
     #[prost(bool, tag = "7")]
     pub stdin: bool,
-    /// How much unacknowledged output may wait before the process blocks. 0: as `Configure` says.
+    /// How much unacknowledged output may wait before the process blocks, 4 KiB to 64 MiB. 0: as `Configure` says.
     #[prost(uint64, tag = "8")]
     pub spool_bytes: u64,
 }
@@ -541,6 +542,7 @@ pub struct ForgetProcessRequest {
 pub struct ForgetProcessResponse {}
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct FileInfo {
+    /// The whole path; in a listing only the name.
     #[prost(string, tag = "1")]
     pub path: ::prost::alloc::string::String,
     #[prost(enumeration = "FileKind", tag = "2")]
@@ -771,6 +773,7 @@ pub mod tunnel_response {
         /// First: the connection is made.
         #[prost(message, tag = "1")]
         Opened(super::TunnelOpened),
+        /// Empty: the target will send no more.
         #[prost(bytes, tag = "2")]
         Data(::prost::bytes::Bytes),
     }
@@ -994,6 +997,9 @@ pub mod supervisor_client {
         /// - Several streams may be attached to one process. Output is kept until it has been acknowledged on any of them.
         /// - When the unacknowledged output fills the spool the process blocks on its pipe. Nothing is dropped.
         /// - Ending the stream (or losing it) leaves the process running, with its stdin open.
+        /// - Keep at most 256 KiB of stdin beyond the last `stdin_ack` under way. The supervisor takes no more than that, and what is
+        ///   sent on the stream behind it (acknowledgements, signals) waits with it.
+        /// - An attached reader that is behind what another one acknowledges gets OUT_OF_RANGE.
         /// Errors: NOT_FOUND (attach to an unknown id), OUT_OF_RANGE (attach from an offset that was already acknowledged away; the
         /// message states the first offset that is still held), INVALID_ARGUMENT, RESOURCE_EXHAUSTED (too many processes).
         /// What the kernel says about the program itself is no RPC error, but `exited.start_failure`.
@@ -1143,7 +1149,8 @@ pub mod supervisor_client {
             self.inner.unary(req, path, codec).await
         }
         /// Reads a file. The first message holds its metadata, the last one its sha256.
-        /// NOT_FOUND, PERMISSION_DENIED, FAILED_PRECONDITION (not a regular file).
+        /// NOT_FOUND, PERMISSION_DENIED, FAILED_PRECONDITION (not a regular file). What `/proc` shows of a process is
+        /// PERMISSION_DENIED: run a command for it.
         pub async fn read_file(
             &mut self,
             request: impl tonic::IntoRequest<super::ReadFileRequest>,
@@ -1310,7 +1317,9 @@ pub mod supervisor_client {
                 );
             self.inner.unary(req, path, codec).await
         }
-        /// Streams a POSIX (pax) tar of a file or directory. Symbolic links are stored as links; devices and sockets are left out.
+        /// Streams a POSIX (pax) tar of a file or directory. Names are relative to the directory itself ("./", "a", "b/c"); a single
+        /// file is stored under its own name. Symbolic links are stored as links; devices, pipes and sockets are left out.
+        /// ABORTED: a file became shorter while it was read, or nobody read the stream for a minute.
         /// Names in it are relative to the directory, which itself is "./"; a single file has its own name.
         pub async fn read_archive(
             &mut self,
@@ -1338,7 +1347,9 @@ pub mod supervisor_client {
                 );
             self.inner.server_streaming(req, path, codec).await
         }
-        /// Unpacks a tar below a directory. No entry can land outside it, through `..`, absolute names or symbolic links.
+        /// Unpacks a tar below a directory. No entry can land outside it: `..`, absolute names, and symbolic links that lead out are
+        /// INVALID_ARGUMENT, as are devices and an archive without its end. What came before such an entry stays unpacked. Files are
+        /// replaced, directories are kept; all belongs to the sandbox's user; set-user-id bits are dropped.
         pub async fn write_archive(
             &mut self,
             request: impl tonic::IntoStreamingRequest<
@@ -1368,7 +1379,8 @@ pub mod supervisor_client {
             self.inner.client_streaming(req, path, codec).await
         }
         /// A connection to a listening socket on the sandbox's own loopback, or a Unix socket in it. The first request names the
-        /// target; then bytes go both ways, with half-close. UNAVAILABLE: nothing listens there.
+        /// target; then bytes go both ways, with half-close: the end of the requests closes the caller's half, and an empty `data`
+        /// response says that the target has closed its own. The responses end when both have. UNAVAILABLE: nothing listens there.
         pub async fn tunnel(
             &mut self,
             request: impl tonic::IntoStreamingRequest<Message = super::TunnelRequest>,
@@ -1464,6 +1476,9 @@ pub mod supervisor_server {
         /// - Several streams may be attached to one process. Output is kept until it has been acknowledged on any of them.
         /// - When the unacknowledged output fills the spool the process blocks on its pipe. Nothing is dropped.
         /// - Ending the stream (or losing it) leaves the process running, with its stdin open.
+        /// - Keep at most 256 KiB of stdin beyond the last `stdin_ack` under way. The supervisor takes no more than that, and what is
+        ///   sent on the stream behind it (acknowledgements, signals) waits with it.
+        /// - An attached reader that is behind what another one acknowledges gets OUT_OF_RANGE.
         /// Errors: NOT_FOUND (attach to an unknown id), OUT_OF_RANGE (attach from an offset that was already acknowledged away; the
         /// message states the first offset that is still held), INVALID_ARGUMENT, RESOURCE_EXHAUSTED (too many processes).
         /// What the kernel says about the program itself is no RPC error, but `exited.start_failure`.
@@ -1512,7 +1527,8 @@ pub mod supervisor_server {
             + std::marker::Send
             + 'static;
         /// Reads a file. The first message holds its metadata, the last one its sha256.
-        /// NOT_FOUND, PERMISSION_DENIED, FAILED_PRECONDITION (not a regular file).
+        /// NOT_FOUND, PERMISSION_DENIED, FAILED_PRECONDITION (not a regular file). What `/proc` shows of a process is
+        /// PERMISSION_DENIED: run a command for it.
         async fn read_file(
             &self,
             request: tonic::Request<super::ReadFileRequest>,
@@ -1562,7 +1578,9 @@ pub mod supervisor_server {
             >
             + std::marker::Send
             + 'static;
-        /// Streams a POSIX (pax) tar of a file or directory. Symbolic links are stored as links; devices and sockets are left out.
+        /// Streams a POSIX (pax) tar of a file or directory. Names are relative to the directory itself ("./", "a", "b/c"); a single
+        /// file is stored under its own name. Symbolic links are stored as links; devices, pipes and sockets are left out.
+        /// ABORTED: a file became shorter while it was read, or nobody read the stream for a minute.
         /// Names in it are relative to the directory, which itself is "./"; a single file has its own name.
         async fn read_archive(
             &self,
@@ -1571,7 +1589,9 @@ pub mod supervisor_server {
             tonic::Response<Self::ReadArchiveStream>,
             tonic::Status,
         >;
-        /// Unpacks a tar below a directory. No entry can land outside it, through `..`, absolute names or symbolic links.
+        /// Unpacks a tar below a directory. No entry can land outside it: `..`, absolute names, and symbolic links that lead out are
+        /// INVALID_ARGUMENT, as are devices and an archive without its end. What came before such an entry stays unpacked. Files are
+        /// replaced, directories are kept; all belongs to the sandbox's user; set-user-id bits are dropped.
         async fn write_archive(
             &self,
             request: tonic::Request<tonic::Streaming<super::WriteArchiveRequest>>,
@@ -1586,7 +1606,8 @@ pub mod supervisor_server {
             + std::marker::Send
             + 'static;
         /// A connection to a listening socket on the sandbox's own loopback, or a Unix socket in it. The first request names the
-        /// target; then bytes go both ways, with half-close. UNAVAILABLE: nothing listens there.
+        /// target; then bytes go both ways, with half-close: the end of the requests closes the caller's half, and an empty `data`
+        /// response says that the target has closed its own. The responses end when both have. UNAVAILABLE: nothing listens there.
         async fn tunnel(
             &self,
             request: tonic::Request<tonic::Streaming<super::TunnelRequest>>,
