@@ -5,6 +5,10 @@
     unsafe_code,
     reason = "what the real supervisor does between fork and exec, in short"
 )]
+#![allow(
+    clippy::print_stdout,
+    reason = "the console is one of the things tested"
+)]
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
