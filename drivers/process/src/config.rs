@@ -203,7 +203,7 @@ mod tests {
     fn root() -> Surroundings {
         Surroundings {
             is_root: true,
-            state_home: Some("/root/.local/state".into()),
+            state_home: Some("/home/u/.local/state".into()),
             program: Some("/usr/libexec/cofferdam/cofferdam-driver-process".into()),
         }
     }
@@ -236,7 +236,7 @@ mod tests {
         let config = Settings::default().resolve(&user).unwrap();
         assert_eq!(
             config.state_dir,
-            Path::new("/root/.local/state/cofferdam/drivers/process")
+            Path::new("/home/u/.local/state/cofferdam/drivers/process")
         );
         assert_eq!(config.id_claims_dir, None);
     }

@@ -1,9 +1,8 @@
 //! A driver that does as it is told, and a gateway's side of the connection.
 #![allow(
-    dead_code,
     unreachable_pub,
     missing_debug_implementations,
-    reason = "shared by test binaries, each of which uses a part of it"
+    reason = "nobody but these tests uses it"
 )]
 
 use std::collections::{BTreeMap, HashMap};
