@@ -1,6 +1,6 @@
 //! The configuration's files.
 
-use std::io;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use super::flags::Flags;
@@ -61,15 +61,18 @@ fn main_file(flags: &Flags, host: &Host) -> (PathBuf, Option<Origin>) {
     }
 }
 
+/// Pipes and /dev/null are files, too; what is read of them is bounded.
 fn read_text(path: &Path) -> io::Result<String> {
-    let metadata = std::fs::metadata(path)?;
-    if !metadata.is_file() {
-        return Err(io::Error::other("it is not a file"));
+    let file = std::fs::File::open(path)?;
+    if file.metadata()?.is_dir() {
+        return Err(io::Error::other("it is a directory"));
     }
-    if metadata.len() > FILE_BYTES_MAX {
+    let mut text = String::new();
+    file.take(FILE_BYTES_MAX + 1).read_to_string(&mut text)?;
+    if text.len() as u64 > FILE_BYTES_MAX {
         return Err(io::Error::other("it is longer than 1 MiB"));
     }
-    std::fs::read_to_string(path)
+    Ok(text)
 }
 
 /// `*.toml` in a directory, in the order of their names. No directory, no files.

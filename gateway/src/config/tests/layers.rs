@@ -180,3 +180,14 @@ fn a_single_named_driver_needs_no_helper_drivers_and_is_the_default() {
         (vec!["fake"], "fake")
     );
 }
+
+#[test]
+fn an_empty_device_is_an_empty_file() {
+    let world = World::new(0);
+    world.write("etc/cofferdam/config.toml", "[defaults]\npids = 99\n");
+    let flags = Flags {
+        config: Some("/dev/null".into()),
+        ..Flags::default()
+    };
+    assert_eq!(world.load(&flags).config.defaults.pids, 256);
+}

@@ -93,7 +93,7 @@ fn files_that_cannot_be_read_are_problems() {
     fs::create_dir_all(world.path("etc/cofferdam/config.toml")).unwrap();
     world.write("etc/cofferdam/conf.d", "not a directory");
     let problems = world.problems(&Flags::default());
-    assert!(problems.contains("/etc/cofferdam/config.toml: cannot be read: it is not a file"));
+    assert!(problems.contains("/etc/cofferdam/config.toml: cannot be read: it is a directory"));
     assert!(
         problems.contains("/etc/cofferdam/conf.d: cannot be read"),
         "{problems}"
