@@ -12,7 +12,7 @@ use std::future::Future;
 use std::time::Duration;
 
 use cofferdam_proto::compute::v1::compute_driver_client::ComputeDriverClient;
-use tokio::time::{Instant, sleep_until, timeout_at};
+use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 use tonic::{Code, Request, Response, Status};
 
 use super::shared::{Link, Shared};
@@ -25,6 +25,8 @@ pub(super) type Client = ComputeDriverClient<Channel>;
 /// First wait before a repetition; the contract's for `ABORTED`.
 const RETRY_MIN: Duration = Duration::from_millis(100);
 const RETRY_MAX: Duration = Duration::from_secs(2);
+/// A call can learn of the end of its connection a moment before the connection does.
+const CUT_NOTICE: Duration = Duration::from_millis(100);
 
 /// A call that is to be made.
 #[derive(Debug)]
@@ -62,23 +64,28 @@ impl Call<'_> {
                 Ok(Err(status)) => status,
                 Err(_) => return Err(self.timed_out()),
             };
-            let answer = Answer::of(&status);
-            let again = match was_cut(&link, &answer) {
-                // What happened to the attempt is not known; the next one finds out.
-                true => Some((end, RETRY_MIN)),
-                false => match answer.code {
-                    Code::Aborted => Some((end, answer.retry.unwrap_or(pause))),
-                    Code::Unavailable => Some((unavailable_end, answer.retry.unwrap_or(pause))),
-                    _ => None,
-                },
+            let (mut error, again) = match was_cut(&link, &status).await {
+                // What became of the attempt is not known; the next one finds out.
+                true => (self.cut(&link), Some((end, RETRY_MIN))),
+                false => {
+                    let answer = Answer::of(&status);
+                    let wait = answer.retry.unwrap_or(pause);
+                    let until = match answer.code {
+                        Code::Aborted => Some(end),
+                        Code::Unavailable => Some(unavailable_end),
+                        _ => None,
+                    };
+                    let name = self.driver.name.as_str();
+                    let error = answer.into_error(name, &self.operation);
+                    (error, until.map(|until| (until, wait)))
+                }
             };
-            let mut error = answer.into_error(self.driver.name.as_str(), &self.operation);
             ambiguous |= error.ambiguous;
             error.ambiguous = ambiguous;
             match again {
                 Some((until, wait)) if Instant::now() + wait < until => {
                     tracing::debug!(driver.name = %self.driver.name, %error, "calling again");
-                    sleep_until(Instant::now() + wait).await;
+                    sleep(wait).await;
                     pause = (pause * 2).min(RETRY_MAX);
                 }
                 _ => return Err(error),
@@ -106,6 +113,18 @@ impl Call<'_> {
                 Ok(()) = views.changed() => {}
                 () = sleep_until(limit) => return Err(self.unreachable(ambiguous)),
             }
+        }
+    }
+
+    fn cut(&self, link: &Link) -> CallError {
+        let (name, operation) = (&self.driver.name, &self.operation);
+        let reason = link.channel.end_reason();
+        CallError {
+            kind: CallErrorKind::Unavailable,
+            message: format!("driver {name}: {operation}: lost the driver: {reason}"),
+            fix: String::new(),
+            violations: Vec::new(),
+            ambiguous: true,
         }
     }
 
@@ -138,11 +157,9 @@ impl Call<'_> {
     }
 }
 
-/// The connection ended under the call, or before it was sent.
-fn was_cut(link: &Link, answer: &Answer) -> bool {
-    let by_transport = matches!(
-        answer.code,
-        Code::Unknown | Code::Cancelled | Code::Unavailable | Code::Internal
-    );
-    by_transport && link.channel.is_closed()
+/// The connection ended under the call, or before it was sent. A status that came from the driver has
+/// no source; one that was made here does, also when the driver only reset this one stream.
+async fn was_cut(link: &Link, status: &Status) -> bool {
+    std::error::Error::source(status).is_some()
+        && timeout(CUT_NOTICE, link.channel.closed()).await.is_ok()
 }

@@ -5,6 +5,10 @@ use crate::model::{DriverName, Observation, SandboxId};
 /// News of one driver. Per driver: `Connected (Observed | Deleted)* Synced (Observed | Deleted)*
 /// Disconnected`, over and over.
 #[derive(Debug, Clone)]
+#[allow(
+    clippy::large_enum_variant,
+    reason = "nearly every event is the large one"
+)]
 pub enum DriverEvent {
     /// Handshake, settings and fingerprint are done: calls work. Another incarnation than before
     /// means that the driver has restarted: handles must be given back by `recover`.

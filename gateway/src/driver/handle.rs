@@ -60,7 +60,8 @@ impl Driver {
         self.shared.views()
     }
 
-    /// Has the driver accept a sandbox. The same call again, with the same spec, gives the same.
+    /// Has the driver accept a sandbox. The same call again, with the same spec, gives the same. A
+    /// `delete` of the same id ends it.
     pub async fn create(&self, call: CreateCall) -> Result<(Handle, Observation), CallError> {
         let directory = path_text("callback directory", &call.callback_directory)?;
         let request = wire::CreateSandboxRequest {
@@ -73,7 +74,9 @@ impl Driver {
         let id = &call.sandbox_id;
         let prepared = self.call(format!("create {id}"), self.deadlines().create);
         let rpc = |mut client: Client, request| async move { client.create_sandbox(request).await };
-        let response = prepared.run(request, rpc).await?;
+        let create = self.shared.begin_create(id);
+        let answer = create.ended.run_until_cancelled(prepared.run(request, rpc));
+        let response = answer.await.unwrap_or_else(|| Err(self.overtaken(id)))?;
         let handle = response.handle.map(convert::handle_from_wire);
         let handle = handle.ok_or_else(|| self.broken("create", "there is no handle"))?;
         Ok((handle, self.observation("create", id, response.sandbox)?))
@@ -118,6 +121,7 @@ impl Driver {
         sandbox_id: &SandboxId,
         operation: &OperationId,
     ) -> Result<(), CallError> {
+        self.shared.end_create(sandbox_id);
         let request = wire::DeleteSandboxRequest {
             sandbox_id: sandbox_id.as_str().to_owned(),
             operation_id: operation.as_str().to_owned(),
@@ -245,6 +249,19 @@ impl Driver {
             return Err(self.broken(operation, &problem));
         }
         Ok(observation)
+    }
+
+    fn overtaken(&self, sandbox_id: &SandboxId) -> CallError {
+        CallError {
+            kind: CallErrorKind::Unavailable,
+            message: format!(
+                "driver {}: create {sandbox_id}: a delete came in between",
+                self.name()
+            ),
+            fix: String::new(),
+            violations: Vec::new(),
+            ambiguous: true,
+        }
     }
 
     /// An answer that the contract does not allow.

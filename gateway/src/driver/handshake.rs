@@ -38,7 +38,7 @@ pub(super) async fn handshake(
     request.set_timeout(deadline);
     let response = match timeout(deadline, client.handshake(request)).await {
         Err(_) => return Err(no_answer(channel.peer_kind())),
-        Ok(Err(status)) => return Err(failed(channel.peer_kind(), &status)),
+        Ok(Err(status)) => return Err(failed(channel, &status)),
         Ok(Ok(response)) => response.into_inner(),
     };
     check_contract(&response)?;
@@ -63,13 +63,14 @@ pub(super) async fn handshake(
     })
 }
 
-/// Checks the settings against the driver's schema, then hands them over.
+/// Checks the settings against the driver's schema, then hands them over. Returns what the driver
+/// can do with them, if it says so.
 pub(super) async fn configure(
     channel: &Channel,
     greeting: &Greeting,
     settings: &Map<String, Value>,
     deadline: Duration,
-) -> Result<(), Trouble> {
+) -> Result<Option<Capabilities>, Trouble> {
     let violations = greeting.settings.violations(settings);
     if !violations.is_empty() {
         return Err(wrong_settings(&violations));
@@ -81,7 +82,10 @@ pub(super) async fn configure(
     let mut client = Client::new(channel.clone());
     match timeout(deadline, client.configure(request)).await {
         Err(_) => Err(Trouble::silent(" Configure")),
-        Ok(Ok(_)) => Ok(()),
+        Ok(Ok(response)) => {
+            let capabilities = response.into_inner().capabilities;
+            Ok(capabilities.and_then(convert::capabilities_from_wire))
+        }
         Ok(Err(status)) => {
             let answer = Answer::of(&status);
             match answer.code {
@@ -170,8 +174,9 @@ fn foreign(peer: PeerKind) -> Trouble {
     Trouble::refused(error, NOT_A_DRIVER_FIX)
 }
 
-fn failed(peer: PeerKind, status: &Status) -> Trouble {
+fn failed(channel: &Channel, status: &Status) -> Trouble {
     let answer = Answer::of(status);
+    let peer = channel.peer_kind();
     if matches!(peer, PeerKind::Http1 | PeerKind::Echo | PeerKind::Other) {
         return foreign(peer);
     }
@@ -197,6 +202,10 @@ fn failed(peer: PeerKind, status: &Status) -> Trouble {
             ),
             answer.fix,
         ),
+        _ if channel.is_closed() => {
+            let reason = channel.end_reason();
+            Trouble::failing(format!("the connection ended in Handshake: {reason}"))
+        }
         _ => Trouble::failing(format!("Handshake failed: {}", describe(&answer)))
             .with_fix(answer.fix),
     }

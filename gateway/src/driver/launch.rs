@@ -2,7 +2,8 @@
 //!
 //! The gateway binds the socket and keeps it open, so connections made while no process runs wait
 //! in its queue for the next one. The process inherits the listener as descriptor 3, and as stdin
-//! a pipe that nobody writes to: it reads its end when the gateway has died, however it died.
+//! a pipe that nobody writes to: it reads its end when the gateway has died, however it died. One
+//! that lives on then is ended by the next gateway.
 
 use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::net::UnixListener;
@@ -17,6 +18,7 @@ use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::log::{LastWords, forward};
+use super::predecessor;
 use super::shared::Shared;
 use super::trouble::Trouble;
 use crate::transport;
@@ -122,15 +124,18 @@ impl Launcher {
     /// Runs until cancelled; then the process has ended.
     pub(super) async fn run(self) {
         let timing = self.shared.timing.clone();
+        if let Err(error) = predecessor::end(&self.socket, timing.stop_grace).await {
+            let driver = &self.shared.name;
+            tracing::warn!(driver.name = %driver, %error, "cannot end an earlier driver process");
+        }
         let mut pause = timing.backoff_min;
         let mut listener = None;
         loop {
             let started = Instant::now();
             let trouble = self.once(&mut listener).await;
+            predecessor::forget(&self.socket);
             if self.cancel.is_cancelled() {
-                // The next gateway binds a new one.
-                let _ = std::fs::remove_file(&self.socket);
-                return;
+                break;
             }
             tracing::error!(driver.name = %self.shared.name, error = trouble.error, "driver down");
             self.shared.update(|view| view.pid = None);
@@ -140,11 +145,12 @@ impl Launcher {
             }
             let slept = self.cancel.run_until_cancelled(sleep(pause));
             if slept.await.is_none() {
-                let _ = std::fs::remove_file(&self.socket);
-                return;
+                break;
             }
             pause = (pause * 2).min(timing.backoff_max);
         }
+        // The next gateway binds a new one.
+        let _ = std::fs::remove_file(&self.socket);
     }
 
     /// One life of the process.
@@ -161,6 +167,9 @@ impl Launcher {
             Err(error) => return cannot_start(&self.program, &error),
         };
         tracing::info!(driver.name = %self.shared.name, pid = child.id(), "driver started");
+        if let Some(pid) = child.id() {
+            predecessor::remember(&self.socket, pid);
+        }
         self.shared.update(|view| view.pid = child.id());
         self.process.send_replace(Process::Up);
         // Its other end closes when this gateway is gone.

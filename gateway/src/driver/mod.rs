@@ -23,6 +23,7 @@ mod handshake;
 mod inventory;
 mod launch;
 mod log;
+mod predecessor;
 mod registry;
 mod schema;
 mod shared;
@@ -30,6 +31,8 @@ mod source;
 mod status;
 mod supervisor_binary;
 mod task;
+#[cfg(test)]
+mod tests;
 mod timing;
 mod trouble;
 mod view;

@@ -1,13 +1,15 @@
 //! What a driver's task publishes and its handles read.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use cofferdam_proto::compute::v1::compute_driver_client::ComputeDriverClient;
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 use super::schema::Schema;
 use super::{DriverState, DriverView, Timing};
-use crate::model::DriverName;
+use crate::model::{DriverName, SandboxId};
 use crate::transport::Channel;
 
 /// A connection on which the handshake is done.
@@ -31,6 +33,24 @@ pub(super) struct Shared {
     link: watch::Sender<Option<Link>>,
     /// Of `driver_config`, as of the last handshake.
     config_schema: Mutex<Arc<Schema>>,
+    /// Creates under way. A delete ends them: an `ABORTED` create that is repeated after the delete
+    /// would make the sandbox anew.
+    creates: Mutex<HashMap<SandboxId, CancellationToken>>,
+}
+
+/// A create under way, until dropped.
+#[derive(Debug)]
+pub(super) struct Create<'a> {
+    shared: &'a Shared,
+    sandbox_id: SandboxId,
+    /// Cancelled by a delete.
+    pub(super) ended: CancellationToken,
+}
+
+impl Drop for Create<'_> {
+    fn drop(&mut self) {
+        self.shared.creates().remove(&self.sandbox_id);
+    }
 }
 
 impl Shared {
@@ -41,6 +61,7 @@ impl Shared {
             view: watch::Sender::new(Arc::new(view)),
             link: watch::Sender::new(None),
             config_schema: Mutex::default(),
+            creates: Mutex::default(),
         }
     }
 
@@ -100,5 +121,25 @@ impl Shared {
     pub(super) fn set_config_schema(&self, schema: Schema) {
         let mut place = (self.config_schema.lock()).unwrap_or_else(PoisonError::into_inner);
         *place = Arc::new(schema);
+    }
+
+    pub(super) fn begin_create(&self, sandbox_id: &SandboxId) -> Create<'_> {
+        let ended = CancellationToken::new();
+        self.creates().insert(sandbox_id.clone(), ended.clone());
+        Create {
+            shared: self,
+            sandbox_id: sandbox_id.clone(),
+            ended,
+        }
+    }
+
+    pub(super) fn end_create(&self, sandbox_id: &SandboxId) {
+        if let Some(ended) = self.creates().get(sandbox_id) {
+            ended.cancel();
+        }
+    }
+
+    fn creates(&self) -> MutexGuard<'_, HashMap<SandboxId, CancellationToken>> {
+        self.creates.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -141,7 +141,11 @@ impl Task {
         let channel = Channel::open(stream, options).await.map_err(failed)?;
         let greeting = handshake(&channel, self.hello.clone(), timing.handshake).await?;
         self.introduce(&greeting);
-        configure(&channel, &greeting, &self.settings, timing.configure).await?;
+        let configured = configure(&channel, &greeting, &self.settings, timing.configure).await?;
+        if let Some(capabilities) = configured {
+            self.shared
+                .update(|view| view.capabilities = Some(capabilities));
+        }
         Ok(Reached {
             channel,
             greeting,

@@ -103,7 +103,9 @@ impl Watch {
                 Ok(Ok(Some(message))) => message,
             };
             *messages += 1;
-            self.cursor = message.cursor;
+            if !message.cursor.is_empty() {
+                self.cursor = message.cursor;
+            }
             if let Some(event) = message.event
                 && let Err(cut) = self.pass_on(event).await
             {

@@ -131,12 +131,25 @@ pub(super) struct Tap<S> {
     stream: S,
     state: Arc<TapState>,
     cut: Pin<Box<WaitForCancellationFutureOwned>>,
+    heard: bool,
 }
 
 impl<S> Tap<S> {
     pub(super) fn new(stream: S, state: Arc<TapState>) -> Self {
         let cut = Box::pin(state.cut.clone().cancelled_owned());
-        Self { stream, state, cut }
+        Self {
+            stream,
+            state,
+            cut,
+            heard: false,
+        }
+    }
+
+    /// A peer that has closed may have said before what it is, but HTTP/2 gives up on the first
+    /// failed write, before it reads. So until the first byte came, bytes that nobody takes are
+    /// dropped; reading then tells the end.
+    fn unheard(&self, result: io::Result<usize>, length: usize) -> io::Result<usize> {
+        result.or_else(|error| if self.heard { Err(error) } else { Ok(length) })
     }
 
     fn poll_cut(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
@@ -174,7 +187,10 @@ impl<S: AsyncRead + Unpin> AsyncRead for Tap<S> {
                 let reason = || "the other side closed the connection".to_owned();
                 this.state.set_reason(reason);
             }
-            Ok(()) => this.state.note_read(read),
+            Ok(()) => {
+                this.heard = true;
+                this.state.note_read(read);
+            }
         }
         Poll::Ready(result)
     }
@@ -186,7 +202,8 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Tap<S> {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, bytes)
+        let result = ready!(Pin::new(&mut self.stream).poll_write(cx, bytes));
+        Poll::Ready(self.unheard(result, bytes.len()))
     }
 
     fn poll_write_vectored(
@@ -194,7 +211,9 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Tap<S> {
         cx: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, slices)
+        let result = ready!(Pin::new(&mut self.stream).poll_write_vectored(cx, slices));
+        let length = slices.iter().map(|slice| slice.len()).sum();
+        Poll::Ready(self.unheard(result, length))
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -32,7 +32,7 @@ async fn a_flood_of_connections_with_noise_does_not_keep_the_supervisor_out() {
         }
     });
     let mut token = setup.token.clone();
-    let served = within(async {
+    let supervisor = within(async {
         loop {
             // As a supervisor does: again and again.
             let mut supervisor = setup.connect().await;
@@ -43,11 +43,12 @@ async fn a_flood_of_connections_with_noise_does_not_keep_the_supervisor_out() {
                     .await;
                 token = supervisor.hear_welcome(&token).await;
                 supervisor.send_ready(&token).await;
-                return tokio::spawn(supervisor.answer_pings());
+                return supervisor;
             }
         }
     })
     .await;
+    let served = tokio::spawn(supervisor.answer_pings());
     let session = setup.session().await;
     within(session.client().ping(wire::PingRequest {}))
         .await
