@@ -1,8 +1,15 @@
 //! A gateway of our own, for as long as one command runs.
 //!
-//! The seam to `cofferdam_gateway::embed`: nothing else in this crate knows that library.
+//! The seam to `cofferdam_gateway::embed`: nothing else in this crate knows that library. It lives
+//! on threads of its own, so that a stalled terminal here holds up nothing there.
 
+use std::error::Error as _;
 use std::path::PathBuf;
+use std::thread::JoinHandle;
+
+use cofferdam_gateway::embed::{self, EmbedError, EmbedOptions};
+use tokio::sync::oneshot;
+use tracing_subscriber::EnvFilter;
 
 use crate::error::{CommandError, Kind};
 use crate::libexec;
@@ -20,21 +27,124 @@ pub(crate) struct Options {
 #[derive(Debug)]
 pub(crate) struct Embedded {
     pub(crate) socket: PathBuf,
+    /// Dropped, it asks for the end.
+    stop: oneshot::Sender<()>,
+    stopped: oneshot::Receiver<()>,
+    thread: JoinHandle<()>,
 }
 
 impl Embedded {
-    /// Starts it and waits until it answers.
+    /// Starts it and waits until its drivers have answered.
     pub(crate) async fn start(options: Options) -> Result<Self, CommandError> {
-        let _libexec = libexec::find()?;
-        let _ = options;
-        Err(CommandError::new(
-            Kind::NoGateway,
-            "no gateway runs, and this build cannot bring one along",
-        ))
+        let options = embed_options(options, libexec::find()?);
+        log_if_asked();
+        let (started, socket) = oneshot::channel();
+        let (stop, stop_asked) = oneshot::channel();
+        let (done, stopped) = oneshot::channel();
+        let thread = std::thread::Builder::new()
+            .name("gateway".to_owned())
+            .spawn(move || live(options, started, stop_asked, done))
+            .map_err(|error| CommandError::io("cannot start a thread", error))?;
+        let socket = socket.await.unwrap_or_else(|_| {
+            Err(CommandError::new(
+                Kind::Internal,
+                "the gateway that was brought along died at once",
+            ))
+        })?;
+        Ok(Self {
+            socket,
+            stop,
+            stopped,
+            thread,
+        })
     }
 
-    /// Ends what still runs, removes what is left, and returns when that is done.
-    pub(crate) async fn shutdown(self) {}
+    /// Ends what still runs, removes what is left, and returns when that is done. When it is
+    /// cancelled the removal goes on until the process ends.
+    pub(crate) async fn shutdown(self) {
+        drop(self.stop);
+        // An error means that the thread has ended, too.
+        let _ = self.stopped.await;
+        // A panic there has been shown; the result of the command is not changed by it.
+        let _ = self.thread.join();
+    }
+}
+
+fn embed_options(options: Options, libexec_dir: PathBuf) -> EmbedOptions {
+    let is_third_party = |wanted: &String| {
+        options
+            .driver_sockets
+            .iter()
+            .any(|(name, _)| name == wanted)
+    };
+    let built_in = options.driver.clone().filter(|name| !is_third_party(name));
+    EmbedOptions {
+        libexec_dir,
+        drivers: built_in.into_iter().collect(),
+        driver_sockets: options.driver_sockets,
+        default_driver: options.driver,
+    }
+}
+
+/// The gateway's whole life, on its own thread.
+fn live(
+    options: EmbedOptions,
+    started: oneshot::Sender<Result<PathBuf, CommandError>>,
+    stop_asked: oneshot::Receiver<()>,
+    done: oneshot::Sender<()>,
+) {
+    let runtime = match tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+    {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            // The command waits for the answer: it cannot have gone.
+            let _ = started.send(Err(CommandError::io("cannot start an event loop", error)));
+            return;
+        }
+    };
+    runtime.block_on(async {
+        let gateway = match embed::start(options).await {
+            Ok(gateway) => gateway,
+            Err(error) => {
+                let _ = started.send(Err(could_not_start(&error)));
+                return;
+            }
+        };
+        gateway.ready().await;
+        if started.send(Ok(gateway.socket().to_path_buf())).is_ok() {
+            // The command has ended, in whichever way.
+            let _ = stop_asked.await;
+        }
+        gateway.shutdown().await;
+    });
+    let _ = done.send(());
+}
+
+fn could_not_start(error: &EmbedError) -> CommandError {
+    // It lists problems as lines, and we have one.
+    let mut text = error.to_string().replace(":\n", ": ").replace('\n', "; ");
+    let mut next = error.source();
+    while let Some(cause) = next {
+        text.push_str(&format!(": {cause}"));
+        next = cause.source();
+    }
+    CommandError::new(
+        Kind::NoGateway,
+        format!("no gateway runs, and the one to be brought along did not start: {text}"),
+    )
+}
+
+/// What the gateway logs is shown only when COFFERDAM_LOG says so: "info", "debug", …
+fn log_if_asked() {
+    if let Ok(filter) = EnvFilter::try_from_env("COFFERDAM_LOG") {
+        // Only the first one counts, and there is only one.
+        let _ = tracing_subscriber::fmt()
+            .with_env_filter(filter)
+            .with_writer(std::io::stderr)
+            .try_init();
+    }
 }
 
 /// "NAME=PATH"

@@ -146,8 +146,16 @@ impl Sandbox {
         self.send(Command::Start).await
     }
 
+    /// Returns once the sandbox is being deleted; the intent is stored then.
     pub async fn delete(&self, reason: &'static str, message: String) -> Result<(), Ended> {
-        self.send(Command::Delete { reason, message }).await
+        self.send(Command::Delete { reason, message }).await?;
+        let leaving = |view: &SandboxView| {
+            matches!(
+                view.facts.state,
+                SandboxState::Deleting | SandboxState::Deleted
+            )
+        };
+        self.wait_for(leaving).await.map(|_| ())
     }
 
     async fn send(&self, command: Command) -> Result<(), Ended> {
