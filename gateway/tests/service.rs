@@ -71,7 +71,7 @@ impl World {
     }
 
     fn socket(&self) -> PathBuf {
-        self.path("run/cofferdam.sock")
+        self.path("run/gateway.sock")
     }
 }
 
