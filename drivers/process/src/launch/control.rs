@@ -11,7 +11,7 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
 use zeroize::Zeroizing;
 
-use super::launcher::Bootstrap;
+use super::request::Bootstrap;
 use crate::sandbox::control::{Request, Response, Status};
 use crate::sandbox::layout::{CONTROL_SOCKET, run_dir};
 use crate::sandbox::report::Failure;

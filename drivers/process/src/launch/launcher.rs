@@ -13,75 +13,19 @@ use std::time::Duration;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
 use tokio::process::{Child, Command};
-use zeroize::Zeroizing;
 
 use super::destroy::destroy;
 use super::error::LaunchError;
 use super::hints::HostSwitches;
 use super::identity::boot_id;
 use super::image::SupervisorImage;
-use crate::cgroup::{CgroupLimits, CgroupParent, Leaf, NotEnforced};
+use super::request::{Bootstrap, SandboxPlan};
+use crate::cgroup::{CgroupParent, Leaf, NotEnforced};
 use crate::ids::IdBlocks;
-use crate::sandbox::control::BOOTSTRAP_BYTES_MAX;
-use crate::sandbox::plan::{
-    IdMapping, Network, PLAN_VERSION, ReadOnlyBind, ShimLimits, ShimPlan, Workload,
-};
+use crate::sandbox::plan::{IdMapping, PLAN_VERSION, ShimLimits, ShimPlan};
 use crate::sandbox::record::{ProcessId, RECORD_VERSION, SandboxRecord};
 use crate::sandbox::report::{LaunchReport, Up};
 use crate::sandbox::{frame, layout};
-
-/// What to make.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SandboxPlan {
-    /// The gateway's id: `[a-z0-9][a-z0-9-]{0,62}`. Names the state directory and the cgroup.
-    pub sandbox_id: String,
-    /// Directory that holds the gateway's socket for this sandbox.
-    pub callback_dir: PathBuf,
-    /// Who the workload is inside.
-    pub workload: Workload,
-    /// Its bounds.
-    pub limits: SandboxLimits,
-    /// Its network.
-    pub network: Network,
-    /// Host paths to show read-only.
-    pub binds: Vec<ReadOnlyBind>,
-    /// What `hostname` prints.
-    pub hostname: String,
-    /// When it must be dead, in milliseconds since 1970; 0 means never.
-    pub expire_time_unix_ms: u64,
-}
-
-/// A sandbox's bounds. Those of the cgroup may be absent; the file systems' may not.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct SandboxLimits {
-    /// Memory, processes, CPU.
-    pub cgroup: CgroupLimits,
-    /// Size of `/tmp`, and of `/dev/shm`.
-    pub tmp_bytes: u64,
-    /// Size of `/workspace`.
-    pub workspace_bytes: u64,
-}
-
-/// The supervisor's bootstrap JSON. Secret: it holds the one-time token.
-#[derive(Clone)]
-pub struct Bootstrap(Zeroizing<String>);
-
-impl Bootstrap {
-    /// Takes the JSON; too long a one is refused at launch.
-    pub fn new(json: String) -> Self {
-        Bootstrap(Zeroizing::new(json))
-    }
-
-    pub(super) fn json(&self) -> &str {
-        &self.0
-    }
-}
-
-impl std::fmt::Debug for Bootstrap {
-    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        out.write_str("Bootstrap(<redacted>)")
-    }
-}
 
 /// What all launches of a driver share.
 #[derive(Debug, Clone)]
@@ -191,7 +135,7 @@ impl Launcher {
         plan: &SandboxPlan,
         bootstrap: &Bootstrap,
     ) -> Result<ShimHandle, LaunchError> {
-        check(plan, bootstrap)?;
+        plan.check(bootstrap)?;
         // The shim's exec takes about as long as what it waits for.
         let (child, socket) = self.spawn_shim()?;
         let prepared = self.prepare(plan)?;
@@ -359,24 +303,6 @@ async fn converse(
     }
     let _ = socket.into_std()?.shutdown(Shutdown::Both);
     Ok(Some(serde_json::from_str(&line)?))
-}
-
-fn check(plan: &SandboxPlan, bootstrap: &Bootstrap) -> Result<(), LaunchError> {
-    let id = &plan.sandbox_id;
-    let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
-    let problem = if id.is_empty() || id.len() > 63 || id.starts_with('-') || !id.bytes().all(plain)
-    {
-        Some(format!("{id:?} is not a sandbox id"))
-    } else if bootstrap.json().len() > BOOTSTRAP_BYTES_MAX {
-        Some(format!(
-            "the bootstrap is longer than {BOOTSTRAP_BYTES_MAX} bytes"
-        ))
-    } else if plan.limits.tmp_bytes == 0 || plan.limits.workspace_bytes == 0 {
-        Some("/tmp and /workspace need a size: 0 would mean no bound".to_owned())
-    } else {
-        plan.binds.iter().find_map(ReadOnlyBind::problem)
-    };
-    problem.map_or(Ok(()), |problem| Err(LaunchError::Plan { problem }))
 }
 
 fn make_state_dir(state_dir: &Path, sandbox_id: &str) -> Result<(), LaunchError> {

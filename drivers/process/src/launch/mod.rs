@@ -18,6 +18,7 @@ mod image;
 mod launcher;
 mod observe;
 mod read;
+mod request;
 
 pub use control::{ControlError, ShimControl};
 pub use destroy::{DestroyError, destroy};
@@ -25,5 +26,6 @@ pub use error::LaunchError;
 pub use hints::HostSwitches;
 pub use identity::ProcessIdentity;
 pub use image::{ImageError, SupervisorImage};
-pub use launcher::{Bootstrap, Launcher, LauncherConfig, SandboxLimits, SandboxPlan, ShimHandle};
+pub use launcher::{Launcher, LauncherConfig, ShimHandle};
 pub use observe::{Observation, Sandbox, list, observe};
+pub use request::{Bootstrap, SandboxLimits, SandboxPlan};

@@ -38,6 +38,17 @@ impl Bench {
     }
 
     pub(crate) fn with_supervisor(supervisor: &Path) -> Self {
+        Self::make(supervisor, None)
+    }
+
+    /// State in a directory of somebody else's, which is told where the rest of the bench is.
+    pub(crate) fn with_state_root(supervisor: &Path, state_root: PathBuf) -> Self {
+        let bench = Self::make(supervisor, Some(state_root.clone()));
+        fs::write(state_root.join("bench"), bench.dir.path().to_str().unwrap()).unwrap();
+        bench
+    }
+
+    fn make(supervisor: &Path, state_root: Option<PathBuf>) -> Self {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let dir = tempfile::Builder::new()
             .prefix("cofferdam-test-")
@@ -55,7 +66,7 @@ impl Bench {
         };
         let launcher = Launcher::new(LauncherConfig {
             shim: shim(),
-            state_root: dir.path().join("state"),
+            state_root: state_root.unwrap_or_else(|| dir.path().join("state")),
             ids: is_root().then(|| IdBlocks::new(dir.path().join("ids"))),
             cgroups: cgroups.clone(),
             supervisor: SupervisorImage::load(supervisor, None).unwrap(),

@@ -4,14 +4,14 @@ use std::fs;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use cofferdam_driver_process::launch::{
-    Bootstrap, LaunchError, Observation, destroy, list, observe,
+    Bootstrap, LaunchError, Observation, ShimControl, destroy, list, observe,
 };
 use cofferdam_driver_process::probe::probe;
 use cofferdam_driver_process::sandbox::record::ExitCause;
 use cofferdam_driver_process::sandbox::report::Stage;
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::harness::{Bench, LIMIT, alive, bootstrap, eventually, is_root, shim};
+use crate::harness::{Bench, LIMIT, alive, bootstrap, eventually, is_root, shim, stand_in};
 
 fn in_ms(ms: u64) -> u64 {
     SystemTime::now()
@@ -364,4 +364,53 @@ async fn the_probe_launches_a_trial_sandbox() {
         .unwrap_or_else(|error| panic!("{error}: {error:?}"));
     assert!(took < LIMIT);
     assert_eq!(list(&scratch).unwrap(), Vec::<std::path::PathBuf>::new());
+}
+
+/// Started by the next test as a process of its own: a driver that dies without a word.
+#[tokio::test]
+async fn driver_that_dies() {
+    let Some(state_root) = std::env::var_os("COFFERDAM_TEST_DYING_DRIVER") else {
+        return;
+    };
+    let bench = Bench::with_state_root(&stand_in(), state_root.into());
+    let mut plan = bench.plan("sbx-orphan");
+    plan.expire_time_unix_ms = in_ms(3_000);
+    bench.launch(&plan).await.unwrap();
+    kill_process(rustix::process::getpid(), Signal::KILL).unwrap();
+}
+
+#[tokio::test]
+async fn a_sandbox_outlives_its_driver_but_not_its_deadline() {
+    let bench = Bench::new();
+    let state_root = bench.launcher.state_root().to_owned();
+    let died = tokio::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "lifecycle::driver_that_dies"])
+        .env("COFFERDAM_TEST_DYING_DRIVER", &state_root)
+        .output();
+    let died = died.await.unwrap();
+    assert_eq!(
+        std::os::unix::process::ExitStatusExt::signal(&died.status),
+        Some(9),
+        "{died:?}"
+    );
+    let state_dir = state_root.join("sbx-orphan");
+    let seen = observe(&state_dir).unwrap();
+    let Observation::Running(run) = seen.observation else {
+        panic!("{seen:?}")
+    };
+    let status = ShimControl::new(&state_dir).status(LIMIT).await.unwrap();
+    assert_eq!(status.running, Some(run));
+    eventually("the deadline", || {
+        observe(&state_dir).unwrap().observation == Observation::Ended
+    })
+    .await;
+    assert!(!alive(run.init.pid));
+    let cgroup = seen.cgroup().unwrap();
+    destroy(&state_dir, LIMIT).await.unwrap();
+    // Its driver had a parent cgroup of its own, and a directory.
+    for dir in cgroup.dirs() {
+        let _ = fs::remove_dir(dir.parent().unwrap());
+    }
+    let callback = fs::read_to_string(state_root.join("bench")).unwrap();
+    fs::remove_dir_all(callback).unwrap();
 }

@@ -1,4 +1,5 @@
-//! The same tests once more, as an ordinary user with a delegated cgroup.
+//! The same tests once more, as an ordinary user with a delegated cgroup, and those about
+//! bounds without one.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, chown};
@@ -37,31 +38,40 @@ fn an_ordinary_user_gets_the_same_sandboxes() {
             let _ = chown(cgroup.join(file), Some(USER), Some(USER));
         }
     }
-    let ran = Command::new("setpriv")
-        .args([format!("--reuid={USER}"), format!("--regid={USER}")])
-        .args([
+    let [shim, init] = [copy(shim(), "shim"), copy(stand_in(), "init")];
+    let run = |cgroup: Option<&str>, filter: &[&str]| {
+        let mut command = Command::new("setpriv");
+        command.args([format!("--reuid={USER}"), format!("--regid={USER}")]);
+        command.args([
             "--clear-groups",
             "--inh-caps=-all",
             "--bounding-set=-all",
             "--",
-        ])
-        .arg(tests)
-        .args(["--test-threads=2", "--nocapture"])
-        .env("COFFERDAM_TEST_SHIM", copy(shim(), "shim"))
-        .env("COFFERDAM_TEST_INIT", copy(stand_in(), "init"))
-        .env("COFFERDAM_TEST_CGROUP", &parent)
-        .output();
+        ]);
+        command
+            .arg(&tests)
+            .args(["--test-threads=2", "--nocapture"])
+            .args(filter);
+        command
+            .env("COFFERDAM_TEST_SHIM", &shim)
+            .env("COFFERDAM_TEST_INIT", &init);
+        cgroup.map(|parent| command.env("COFFERDAM_TEST_CGROUP", parent));
+        command.output()
+    };
+    let ran = [run(Some(&parent), &[]), run(None, &["bounds"])];
     for cgroup in cgroups.dirs() {
         let _ = fs::remove_dir(cgroup);
     }
-    let ran = match ran {
-        Ok(ran) => ran,
-        Err(error) => return println!("skipped: setpriv is missing: {error}"),
-    };
-    let (out, err) = (
-        String::from_utf8_lossy(&ran.stdout),
-        String::from_utf8_lossy(&ran.stderr),
-    );
-    assert!(ran.status.success(), "{out}\n{err}");
-    println!("{out}");
+    for ran in ran {
+        let ran = match ran {
+            Ok(ran) => ran,
+            Err(error) => return println!("skipped: setpriv is missing: {error}"),
+        };
+        let (out, err) = (
+            String::from_utf8_lossy(&ran.stdout),
+            String::from_utf8_lossy(&ran.stderr),
+        );
+        assert!(ran.status.success(), "{out}\n{err}");
+        println!("{out}");
+    }
 }
