@@ -7,6 +7,7 @@
 mod create;
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -107,11 +108,15 @@ impl ProcessDriver {
         let id = stored.sandbox_id.clone();
         let state_dir = platform.config.sandboxes_dir().join(&id);
         let patience = platform.config.launch_timeout.min(HALF_MADE_PATIENCE);
-        let tracked = Arc::clone(
-            self.sandboxes()
-                .entry(id)
-                .or_insert_with(|| Arc::new(Tracked::adopted(state_dir, stored, patience))),
-        );
+        let tracked = match self.sandboxes().entry(id) {
+            Entry::Occupied(known) => return Arc::clone(known.get()),
+            Entry::Vacant(place) => {
+                let adopted = Tracked::adopted(state_dir, stored, patience);
+                Arc::clone(place.insert(Arc::new(adopted)))
+            }
+        };
+        // Reported before anybody can ask: a watcher's first snapshot is whole.
+        let _ = tracked.look(&self.0.context.observations);
         watch::spawn(&self.0.context, &tracked);
         tracked
     }
@@ -239,6 +244,7 @@ impl ComputeDriver for ProcessDriver {
             let Some(tracked) = self.find(call, &item.sandbox_id)? else {
                 return Ok(None);
             };
+            tracked.compare_callback(item.callback_directory.as_deref());
             self.look(&tracked).map(|(sandbox, _)| Some(sandbox))
         };
         let state_dir = self

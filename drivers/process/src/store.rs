@@ -11,7 +11,7 @@
 
 use std::fs;
 use std::io;
-use std::os::unix::fs::DirBuilderExt as _;
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -35,10 +35,18 @@ pub(crate) struct Stored {
     pub(crate) uid: u32,
     pub(crate) gid: u32,
     pub(crate) expire_time_unix_ms: u64,
+    /// Device and inode of the callback directory, of which the supervisor holds a descriptor.
+    pub(crate) callback: Option<(u64, u64)>,
 }
 
 impl Stored {
     pub(crate) const VERSION: u32 = VERSION;
+}
+
+/// What tells a callback directory from one that was made anew in its place.
+pub(crate) fn callback_identity(directory: &Path) -> Option<(u64, u64)> {
+    let meta = fs::metadata(directory).ok()?;
+    Some((meta.dev(), meta.ino()))
 }
 
 /// The records of one state directory.
@@ -146,6 +154,7 @@ mod tests {
             uid: 1000,
             gid: 1000,
             expire_time_unix_ms: 2,
+            callback: Some((1, 2)),
         }
     }
 

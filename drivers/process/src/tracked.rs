@@ -9,7 +9,7 @@
 
 mod describe;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::launch::{self, Observation, ShimControl};
-use crate::store::Stored;
+use crate::store::{Stored, callback_identity};
 use describe::{Facts, Memory};
 
 /// A sandbox of this driver.
@@ -42,6 +42,8 @@ struct Inner {
     half_made_until: Option<Instant>,
     watched: bool,
     gone: bool,
+    /// Why the supervisor cannot reach its gateway any more, and since when.
+    disruption: Option<(String, u64)>,
 }
 
 impl Tracked {
@@ -57,6 +59,7 @@ impl Tracked {
                 half_made_until: None,
                 watched: false,
                 gone: false,
+                disruption: None,
             }),
         }
     }
@@ -76,6 +79,23 @@ impl Tracked {
         let mut inner = self.lock();
         inner.stored.weaknesses = weaknesses;
         inner.stored.clone()
+    }
+
+    /// The supervisor connects through a descriptor of the directory that it was made with; a
+    /// new directory of the same name is out of its reach.
+    pub(crate) fn compare_callback(&self, directory: Option<&Path>) {
+        let mut inner = self.lock();
+        let (Some(directory), Some(known)) = (directory, inner.stored.callback) else {
+            return;
+        };
+        inner.disruption = (callback_identity(directory) != Some(known)).then(|| {
+            let message = format!(
+                "{} is not the directory that the sandbox was made with: its supervisor cannot \
+                 reach the gateway",
+                directory.display()
+            );
+            (message, now_unix_ms())
+        });
     }
 
     pub(crate) fn control(&self) -> ShimControl {
@@ -98,6 +118,7 @@ impl Tracked {
         let facts = Facts {
             observation,
             being_made,
+            disruption: inner.disruption.clone(),
             last_exit: seen.and_then(|seen| seen.last_exit),
             oom_kills: seen.and_then(|seen| seen.cgroup()?.oom_kills()),
             now_unix_ms: now_unix_ms(),

@@ -11,7 +11,7 @@ use crate::cgroup::NotEnforced;
 use crate::launch::{self, Bootstrap, SandboxPlan};
 use crate::plan::{self, USER, WORKSPACE};
 use crate::platform::Platform;
-use crate::store::Stored;
+use crate::store::{Stored, callback_identity};
 use crate::tracked::{Tracked, now_unix_ms};
 use crate::{error, recover, watch};
 
@@ -137,6 +137,10 @@ fn stored(call: &Call, request: &CreateRequest) -> Stored {
         uid: request.spec.uid,
         gid: request.spec.gid,
         expire_time_unix_ms: request.spec.expire_time_unix_ms,
+        callback: request
+            .callback_directory
+            .as_deref()
+            .and_then(callback_identity),
     }
 }
 

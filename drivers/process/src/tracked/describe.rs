@@ -11,12 +11,14 @@ use crate::sandbox::record::{ExitCause, ExitRecord};
 use crate::store::Stored;
 
 /// What was seen at one time.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(super) struct Facts {
     pub(super) observation: Observation,
     /// Somebody is making it, so that "half-made" is no failure.
     pub(super) being_made: bool,
     pub(super) last_exit: Option<ExitRecord>,
+    /// What was taken away from it, and when that was seen.
+    pub(super) disruption: Option<(String, u64)>,
     /// As the kernel counts them; `None` is not measured.
     pub(super) oom_kills: Option<u64>,
     pub(super) now_unix_ms: u64,
@@ -56,7 +58,7 @@ pub(super) fn describe(stored: &Stored, facts: &Facts, memory: &mut Memory) -> S
         sandbox_id: stored.sandbox_id.clone(),
         state: state.into(),
         termination: ended,
-        conditions: conditions(state, memory),
+        conditions: conditions(state, facts, memory),
         oom_kill_count: facts.oom_kills,
         boots: memory.boots,
         create_time_unix_ms: stored.create_time_unix_ms,
@@ -68,18 +70,26 @@ pub(super) fn describe(stored: &Stored, facts: &Facts, memory: &mut Memory) -> S
     }
 }
 
-fn conditions(state: SandboxState, memory: &Memory) -> Vec<Condition> {
+fn conditions(state: SandboxState, facts: &Facts, memory: &Memory) -> Vec<Condition> {
     let status = match state {
         SandboxState::Running => ConditionStatus::True,
         SandboxState::Creating => ConditionStatus::InProgress,
         _ => ConditionStatus::False,
     };
-    vec![Condition {
+    let mut conditions = vec![Condition {
         r#type: ConditionType::SupervisorStarted.into(),
         status: status.into(),
         change_time_unix_ms: memory.start_time_unix_ms,
         ..Condition::default()
-    }]
+    }];
+    conditions.extend(facts.disruption.as_ref().map(|(message, since)| Condition {
+        r#type: ConditionType::Disrupted.into(),
+        status: ConditionStatus::True.into(),
+        message: message.clone(),
+        change_time_unix_ms: *since,
+        ..Condition::default()
+    }));
+    conditions
 }
 
 /// How this boot ended; the same at every look.
@@ -168,6 +178,7 @@ mod tests {
             uid: 1000,
             gid: 1000,
             expire_time_unix_ms: 9,
+            callback: None,
         }
     }
 
@@ -188,6 +199,7 @@ mod tests {
             observation,
             being_made: false,
             last_exit: None,
+            disruption: None,
             oom_kills: None,
             now_unix_ms: 100,
         }

@@ -23,7 +23,7 @@ fn item(id: &str, handle: Option<Handle>) -> recover_sandboxes_request::Item {
     recover_sandboxes_request::Item {
         sandbox_id: id.to_owned(),
         handle,
-        callback_directory: "/run".to_owned(),
+        callback_directory: String::new(),
     }
 }
 
@@ -98,6 +98,63 @@ async fn sandboxes_survive_the_drivers_sudden_death() {
     for id in ["sbx-1", "sbx-2"] {
         client.delete_sandbox(delete(id)).await.unwrap();
     }
+}
+
+#[tokio::test]
+async fn a_replaced_callback_directory_is_told() {
+    let mut rig = Rig::new();
+    let mut client = rig.gateway().await;
+    let callback = rig.callback("sbx-1");
+    let created = client
+        .create_sandbox(create("sbx-1", &callback))
+        .await
+        .unwrap()
+        .into_inner();
+    for (replaced, disrupted) in [(false, false), (true, true)] {
+        if replaced {
+            std::fs::rename(&callback.directory, rig.dir.path().join("old")).unwrap();
+            std::fs::create_dir(&callback.directory).unwrap();
+        }
+        let item = recover_sandboxes_request::Item {
+            callback_directory: callback.directory.to_str().unwrap().to_owned(),
+            ..item("sbx-1", created.handle.clone())
+        };
+        let result = recover(&mut client, vec![item]).await.remove(0);
+        let conditions = result.sandbox.unwrap().conditions;
+        let told = conditions
+            .iter()
+            .any(|one| one.r#type() == ConditionType::Disrupted);
+        assert_eq!(
+            (result.outcome, told),
+            (Outcome::Recovered.into(), disrupted)
+        );
+    }
+    client.delete_sandbox(delete("sbx-1")).await.unwrap();
+}
+
+#[tokio::test]
+async fn the_first_snapshot_after_a_restart_is_whole() {
+    use cofferdam_driver_sdk::proto::watch_sandboxes_response::Event;
+
+    let mut rig = Rig::new();
+    let mut client = rig.gateway().await;
+    let callback = rig.callback("sbx-1");
+    client
+        .create_sandbox(create("sbx-1", &callback))
+        .await
+        .unwrap();
+    rig.kill_driver().await;
+    let mut client = rig.gateway().await;
+    let watch = client
+        .watch_sandboxes(WatchSandboxesRequest::default())
+        .await
+        .unwrap();
+    let mut events = watch.into_inner();
+    let first = events.message().await.unwrap().unwrap().event.unwrap();
+    assert!(matches!(first, Event::Snapshot(sandbox) if sandbox.sandbox_id == "sbx-1"));
+    let second = events.message().await.unwrap().unwrap().event.unwrap();
+    assert!(matches!(second, Event::Bookmark(bookmark) if bookmark.synced));
+    client.delete_sandbox(delete("sbx-1")).await.unwrap();
 }
 
 #[tokio::test]
