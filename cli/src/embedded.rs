@@ -122,18 +122,39 @@ fn live(
     let _ = done.send(());
 }
 
+/// It lists its problems as lines, each with its hint below; we have one line for all of them.
 fn could_not_start(error: &EmbedError) -> CommandError {
-    // It lists problems as lines, and we have one.
-    let mut text = error.to_string().replace(":\n", ": ").replace('\n', "; ");
-    let mut next = error.source();
-    while let Some(cause) = next {
-        text.push_str(&format!(": {cause}"));
-        next = cause.source();
-    }
-    CommandError::new(
+    let text = error.to_string();
+    let (hints, problems): (Vec<&str>, Vec<&str>) = text
+        .lines()
+        .partition(|line| line.trim_start().starts_with(HINT));
+    let problems = problems.join("; ").replace(":; ", ": ");
+    let told = CommandError::new(
         Kind::NoGateway,
-        format!("no gateway runs, and the one to be brought along did not start: {text}"),
-    )
+        format!("no gateway runs, and the one to be brought along did not start: {problems}"),
+    );
+    let hints: Vec<&str> = hints
+        .iter()
+        .map(|line| line.trim_start().trim_start_matches(HINT).trim_start())
+        .collect();
+    let told = if hints.is_empty() {
+        told
+    } else {
+        told.hint(hints.join("; "))
+    };
+    match causes(error) {
+        Some(causes) => told.caused_by(causes),
+        None => told,
+    }
+}
+
+const HINT: &str = "hint:";
+
+/// Everything below an error, outermost first.
+fn causes(error: &EmbedError) -> Option<String> {
+    let below = std::iter::successors(error.source(), |&cause| cause.source());
+    let texts: Vec<String> = below.map(ToString::to_string).collect();
+    (!texts.is_empty()).then(|| texts.join(": "))
 }
 
 /// What the gateway logs is shown only when COFFERDAM_LOG says so: "info", "debug", …

@@ -17,16 +17,16 @@ use crate::view::sandbox::SandboxView;
 /// It stays until `cofferdam rm`, or until the end of its lifetime.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    #[command(flatten)]
-    sandbox: SandboxFlags,
-    #[command(flatten)]
-    environment: EnvironmentFlags,
     /// Do not wait until it is ready.
     #[arg(long)]
     no_wait: bool,
     /// The same key with the same request gives the same sandbox.
     #[arg(long, value_name = "KEY")]
     idempotency_key: Option<String>,
+    #[command(flatten)]
+    sandbox: SandboxFlags,
+    #[command(flatten)]
+    environment: EnvironmentFlags,
 }
 
 pub(crate) async fn run(args: Args, global: &Global, ui: &Ui) -> Result<u8, CommandError> {

@@ -19,14 +19,6 @@ use crate::view::execution::ExecutionView;
 /// Run a command in a sandbox that exists.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    #[command(flatten)]
-    execution: ExecutionFlags,
-    /// User to run as: UID or UID:GID [default: the sandbox's].
-    #[arg(long, short, value_name = "UID[:GID]")]
-    user: Option<String>,
-    /// Label for finding it again.
-    #[arg(long, short, value_name = "KEY=VALUE", value_parser = parse_pair)]
-    label: Vec<(String, String)>,
     /// Id or name of the sandbox.
     sandbox: String,
     /// The command and its arguments.
@@ -37,6 +29,14 @@ pub(crate) struct Args {
         value_name = "CMD"
     )]
     command: Vec<OsString>,
+    /// User to run as: UID or UID:GID [default: the sandbox's].
+    #[arg(long, short, value_name = "UID[:GID]")]
+    user: Option<String>,
+    /// Label for finding it again.
+    #[arg(long, short, value_name = "KEY=VALUE", value_parser = parse_pair)]
+    label: Vec<(String, String)>,
+    #[command(flatten)]
+    execution: ExecutionFlags,
 }
 
 /// Flags of the command itself, the same for `run` and `exec`.
@@ -62,9 +62,9 @@ pub(crate) struct ExecutionFlags {
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]
     output_cap: Option<u64>,
     #[command(flatten)]
-    environment: EnvironmentFlags,
-    #[command(flatten)]
     reconnect: ReconnectFlags,
+    #[command(flatten)]
+    environment: EnvironmentFlags,
 }
 
 impl ExecutionFlags {

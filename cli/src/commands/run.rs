@@ -9,6 +9,8 @@ use cofferdam_proto::gateway::v1::{
     CreateSandboxRequest, ExecutionRequest, SandboxRequest, SandboxState,
 };
 
+use tokio::signal::unix::{SignalKind, signal};
+
 use super::create::failed_sandbox;
 use super::exec::{ExecutionFlags, execute};
 use crate::cli::Global;
@@ -25,27 +27,6 @@ use crate::ui::Ui;
 /// long as the command takes.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    #[command(flatten)]
-    execution: ExecutionFlags,
-    #[command(flatten)]
-    sandbox: SandboxFlags,
-    /// Remove the sandbox when the command ends; the default, written out.
-    #[arg(long, conflicts_with = "keep", help_heading = "Sandbox options")]
-    rm: bool,
-    /// Keep the sandbox after the command has ended; its id goes to stderr.
-    #[arg(long, help_heading = "Sandbox options")]
-    keep: bool,
-    /// Bring a gateway along even if one runs.
-    #[arg(long, help_heading = "Gateway options", conflicts_with_all = ["gateway", "keep", "detach"])]
-    embedded: bool,
-    /// A driver for the gateway that is brought along, by name and socket; can be repeated.
-    #[arg(
-        long,
-        value_name = "NAME=PATH",
-        value_parser = parse_driver_socket,
-        help_heading = "Gateway options"
-    )]
-    compute_driver_socket: Vec<(String, PathBuf)>,
     /// The command and its arguments.
     #[arg(
         required = true,
@@ -54,7 +35,25 @@ pub(crate) struct Args {
         value_name = "CMD"
     )]
     command: Vec<OsString>,
+    #[command(flatten)]
+    execution: ExecutionFlags,
+    #[command(flatten)]
+    sandbox: SandboxFlags,
+    /// Remove the sandbox when the command ends; the default, written out.
+    #[arg(long, conflicts_with = "keep")]
+    rm: bool,
+    /// Keep the sandbox after the command has ended; its id goes to stderr.
+    #[arg(long)]
+    keep: bool,
+    /// Bring a gateway along even if one runs.
+    #[arg(long, help_heading = GATEWAY, conflicts_with_all = ["gateway", "keep", "detach"])]
+    embedded: bool,
+    /// A driver for the gateway that is brought along, by name and socket; can be repeated.
+    #[arg(long, value_name = "NAME=PATH", value_parser = parse_driver_socket, help_heading = GATEWAY)]
+    compute_driver_socket: Vec<(String, PathBuf)>,
 }
+
+const GATEWAY: &str = "Gateway options";
 
 pub(crate) async fn run(args: Args, global: &Global, ui: &Ui) -> Result<u8, CommandError> {
     // All that can be wrong here is found before anything is started.
@@ -74,10 +73,23 @@ pub(crate) async fn run(args: Args, global: &Global, ui: &Ui) -> Result<u8, Comm
             let embedded = Embedded::start(options).await?;
             let client = connect::open_path(embedded.socket.clone());
             let result = run_on(client, &args.execution, place, request, false, ui).await;
-            embedded.shutdown().await;
+            put_away(embedded, ui).await?;
             result
         }
     }
+}
+
+/// Waits until nothing is left, unless somebody is in a hurry.
+async fn put_away(embedded: Embedded, ui: &Ui) -> Result<(), CommandError> {
+    let mut interrupt = signal(SignalKind::interrupt())
+        .map_err(|error| CommandError::io("cannot listen to signals", error))?;
+    tokio::select! {
+        () = embedded.shutdown() => {}
+        _ = interrupt.recv() => {
+            ui.remark("left before the sandbox was removed: it ends at the end of its lifetime");
+        }
+    }
+    Ok(())
 }
 
 /// The gateway that runs, or none if one is to be brought along.

@@ -1,5 +1,8 @@
 //! The loop that follows an execution. One task owns everything here.
 
+mod finish;
+mod react;
+
 use std::collections::VecDeque;
 use std::io;
 use std::time::Duration;
@@ -7,29 +10,25 @@ use std::time::Duration;
 use bytes::Bytes;
 use cofferdam_proto::gateway::v1::execute_event::Event;
 use cofferdam_proto::gateway::v1::execute_request::Request;
-use cofferdam_proto::gateway::v1::{
-    Accepted, AttachExecution, CancelNow, ExecuteEvent, Execution, ExecutionState, Resize,
-};
+use cofferdam_proto::gateway::v1::{AttachExecution, ExecuteEvent, Execution};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, sleep_until};
 use tonic::Status;
 
 use super::cursor::{Chunk, Cursor};
-use super::detach::{DetachKeys, KEYS};
+use super::detach::DetachKeys;
 use super::ended::Ended;
 use super::link::Link;
 use super::reconnect::{Backoff, is_cut};
-use super::signals::{Action, Incoming, Policy, Signals};
+use super::signals::{Incoming, Policy, Signals};
 use super::stdin::{self, Window};
-use super::terminal::{self, RawMode};
+use super::terminal::RawMode;
 use super::writer::Writer;
 use super::{Opening, Plan};
 use crate::connect::Client;
 use crate::error::{CommandError, Kind};
-use crate::outcome;
 use crate::status::Cause;
 use crate::ui::Ui;
-use crate::units::show_size;
 
 /// How long a forced end may take before we leave.
 const LEAVE_WITHIN: Duration = Duration::from_secs(2);
@@ -258,154 +257,6 @@ impl<'a> Follower<'a> {
         })
     }
 
-    fn on_accepted(&mut self, accepted: Accepted) -> Result<(), CommandError> {
-        if self.plan.stdin && !self.stdin.window.resume_at(accepted.stdin_offset) {
-            return Err(CommandError::new(
-                Kind::Lost,
-                "the gateway asks for stdin again that it had confirmed",
-            ));
-        }
-        if self.plan.stdin && !self.plan.is_interactive() {
-            self.stdin.read();
-        }
-        if let Some(execution) = accepted.execution {
-            self.on_state(execution)?;
-        }
-        if self.plan.pty {
-            self.push_size();
-        }
-        Ok(())
-    }
-
-    fn on_state(&mut self, execution: Execution) -> Result<(), CommandError> {
-        if execution.state() == ExecutionState::ExecutionQueued && self.ui.is_watched() {
-            self.ui.note("waiting for a free place");
-        }
-        self.latest = Some(execution);
-        if self.is_running() {
-            self.take_terminal()?;
-        }
-        Ok(())
-    }
-
-    /// From when the command runs our terminal is its: until then Ctrl-C is ours.
-    fn take_terminal(&mut self) -> Result<(), CommandError> {
-        if self.raw.is_none() && self.plan.is_interactive() {
-            self.raw = Some(RawMode::enter()?);
-            self.stdin.read();
-        }
-        Ok(())
-    }
-
-    fn is_running(&self) -> bool {
-        self.latest
-            .as_ref()
-            .is_some_and(|execution| execution.state() == ExecutionState::ExecutionRunning)
-    }
-
-    /// Takes an event; what it has for our outputs is given back.
-    fn on_event(&mut self, event: Event) -> Option<Chunk> {
-        let mut chunk = None;
-        match event {
-            Event::State(execution) => {
-                if let Err(error) = self.on_state(execution) {
-                    // The command runs; without raw mode it is only less comfortable.
-                    self.ui.remark(&error.sentence());
-                }
-            }
-            Event::Output(output) => chunk = self.cursor.output(output),
-            Event::Gap(gap) => self.cursor.gap(&gap),
-            Event::StdinOffset(offset) => self.stdin.window.taken(offset),
-            Event::Accepted(_) | Event::Finished(_) => {}
-        }
-        let missing = self.cursor.take_missing();
-        if missing > 0 {
-            self.ui.remark(&format!(
-                "{} of output are not kept any more and missing here",
-                show_size(missing)
-            ));
-        }
-        // Nobody reads it any more.
-        chunk.filter(|_| self.leaving.is_none())
-    }
-
-    fn on_signal(&mut self, incoming: Incoming) -> Option<Turn> {
-        match incoming {
-            Incoming::Resized if self.plan.pty => self.push_size(),
-            Incoming::Resized => {}
-            Incoming::Continued => {
-                if let Some(raw) = &self.raw {
-                    // A terminal that went away shows as the end of stdin.
-                    let _ = raw.apply();
-                    self.push_size();
-                }
-            }
-            Incoming::Signal(signal) => {
-                let now = std::time::Instant::now();
-                match self.policy.decide(signal, self.is_running(), now) {
-                    Action::Forward(signal) => self.control.push_back(Request::Signal(signal)),
-                    Action::Cancel(signal) => {
-                        self.canceled_by = Some(signal);
-                        self.control.push_back(Request::Cancel(CancelNow {}));
-                        self.ui.note("canceling; once more to leave at once");
-                    }
-                    Action::Force(signal) => {
-                        let code = outcome::signal_code(signal);
-                        let name = outcome::signal_name(signal);
-                        let already_leaving = self.leaving.is_some();
-                        self.leave(
-                            CommandError::new(Kind::Failed, format!("ended by {name}, twice"))
-                                .exits_with(code),
-                        );
-                        // Nothing was accepted, so that there is nothing to cancel.
-                        return (already_leaving || self.latest.is_none()).then_some(Turn::Left);
-                    }
-                }
-            }
-        }
-        None
-    }
-
-    fn push_size(&mut self) {
-        let Some((rows, columns)) = terminal::size() else {
-            return;
-        };
-        self.control
-            .retain(|request| !matches!(request, Request::Resize(_)));
-        self.control
-            .push_back(Request::Resize(Resize { rows, columns }));
-    }
-
-    /// Cancels the execution and gives it a short time to end.
-    fn leave(&mut self, error: CommandError) {
-        self.control.push_front(Request::Cancel(CancelNow {}));
-        self.leaving.get_or_insert(Leaving {
-            deadline: Instant::now() + LEAVE_WITHIN,
-            error,
-        });
-    }
-
-    fn on_input(&mut self, typed: Option<Bytes>) -> Option<Turn> {
-        let Some(data) = typed else {
-            self.stdin.receiver = None;
-            self.stdin.window.close();
-            return None;
-        };
-        let Some(keys) = &mut self.stdin.keys else {
-            self.stdin.window.push(data);
-            return None;
-        };
-        let typed = keys.filter(data);
-        self.stdin.window.push(typed.data);
-        typed.detach.then_some(Turn::Detached)
-    }
-
-    fn next_request(&mut self) -> Option<Request> {
-        self.control
-            .pop_front()
-            .or_else(|| self.stdin.window.next_request())
-    }
-
     /// Waits before the next try. An error: there is none.
     async fn pause(&mut self, backoff: &mut Backoff, status: Status) -> Result<(), CommandError> {
         let first = !backoff.is_trying();
@@ -448,79 +299,6 @@ impl<'a> Follower<'a> {
             .caused_by(Cause(status)),
             None => status.into(),
         }
-    }
-
-    /// Everything has come; now everything must get out.
-    async fn flush(mut self, execution: Execution) -> Ended {
-        if self.leaving.is_some() {
-            self.latest = Some(execution);
-            return self.left();
-        }
-        let finish = self.output.finish();
-        tokio::pin!(finish);
-        loop {
-            tokio::select! {
-                written = &mut finish => {
-                    self.raw = None;
-                    return match written {
-                        Ok(()) => Ended::finished(execution, self.canceled_by),
-                        Err(error) => {
-                            Ended::without_result(Some(execution), CommandError::output(error))
-                        }
-                    };
-                }
-                incoming = self.signals.next() => {
-                    // Whoever reads our output does not: there is nothing else left to stop.
-                    if let Incoming::Signal(signal @ (super::signals::SIGINT | super::signals::SIGTERM)) = incoming {
-                        let error = CommandError::new(
-                            Kind::Failed,
-                            "ended before all output was written",
-                        );
-                        return Ended::without_result(
-                            Some(execution),
-                            error.exits_with(outcome::signal_code(signal)),
-                        );
-                    }
-                }
-            }
-        }
-    }
-
-    fn left(mut self) -> Ended {
-        self.raw = None;
-        let error = self.leave_error();
-        Ended::without_result(self.latest, error)
-    }
-
-    fn leave_error(&mut self) -> CommandError {
-        let error = match self.leaving.take() {
-            Some(leaving) => leaving.error,
-            None => CommandError::new(Kind::Internal, "left without a reason"),
-        };
-        match &self.latest {
-            Some(execution) if !crate::view::execution::has_ended(execution) => {
-                error.hint(format!(
-                    "it was told to end, but did not say so yet: `cofferdam inspect {}`",
-                    execution.execution_id
-                ))
-            }
-            _ => error,
-        }
-    }
-
-    fn detached(mut self) -> Ended {
-        self.raw = None;
-        let id = self
-            .latest
-            .as_ref()
-            .map(|execution| execution.execution_id.clone())
-            .unwrap_or_default();
-        // Not 0: the command has not succeeded, it goes on.
-        let error = CommandError::new(Kind::Failed, format!("detached from {id}, which goes on"))
-            .hint(format!(
-                "`cofferdam attach {id}` comes back ({KEYS} leaves again)"
-            ));
-        Ended::without_result(self.latest, error)
     }
 }
 
