@@ -10,9 +10,10 @@ use std::time::{Duration, Instant};
 use cofferdam_driver_process::cgroup::{CgroupLimits, CgroupParent};
 use cofferdam_driver_process::ids::IdBlocks;
 use cofferdam_driver_process::launch::{
-    Bootstrap, Launcher, LauncherConfig, SandboxLimits, SandboxPlan, SupervisorImage, destroy,
+    Bootstrap, Launcher, LauncherConfig, SandboxLimits, SandboxPlan, destroy,
 };
 use cofferdam_driver_process::sandbox::plan::{Network, Workload};
+use cofferdam_driver_sdk::supervisor::SupervisorBinary;
 
 const MIB: u64 = 1024 * 1024;
 const LIMIT: Duration = Duration::from_secs(10);
@@ -41,7 +42,7 @@ async fn main() {
         state_root: dir.path().join("state"),
         ids: root.then(|| IdBlocks::new(dir.path().join("ids"))),
         cgroups: cgroups.clone(),
-        supervisor: SupervisorImage::load(&supervisor, None).unwrap(),
+        supervisor: SupervisorBinary::unchecked(&supervisor).unwrap(),
         timeout: LIMIT,
     })
     .unwrap();

@@ -8,7 +8,7 @@ use cofferdam_driver_sdk::DriverError;
 
 use crate::cgroup::NotEnforced;
 use crate::ids::IdError;
-use crate::launch::{ControlError, DestroyError, ImageError, LaunchError};
+use crate::launch::{ControlError, DestroyError, LaunchError};
 use crate::sandbox::report::Stage;
 
 /// How soon something that ran out on this host may be there again.
@@ -68,23 +68,6 @@ fn is_exhausted(errno: Option<i32>) -> bool {
         libc::EDQUOT,
     ];
     errno.is_some_and(|errno| EXHAUSTED.contains(&errno))
-}
-
-/// The supervisor cannot be used.
-pub(crate) fn image(error: ImageError) -> DriverError {
-    let fix = match &error {
-        ImageError::Read { path, .. } => format!(
-            "make {} readable for the driver, or set supervisor_path",
-            path.display()
-        ),
-        ImageError::Digest { path, .. } => format!(
-            "{} is not the supervisor that the gateway has read: restart the gateway, or install \
-             gateway and supervisor from one release",
-            path.display()
-        ),
-        ImageError::Seal(_) => String::new(),
-    };
-    DriverError::precondition("SUPERVISOR", "supervisor", error.to_string(), fix).because(error)
 }
 
 /// A shim did not do what it was asked.

@@ -9,12 +9,13 @@ use cofferdam_driver_sdk::capabilities::supervised;
 use cofferdam_driver_sdk::proto::{
     Capabilities, ImageSources, Isolation, Limits, NetworkClass, Supervisor,
 };
+use cofferdam_driver_sdk::supervisor::{SupervisorBinary, SupervisorError};
 
 use crate::cgroup::CgroupParent;
 use crate::config::Config;
 use crate::error;
 use crate::ids::IdBlocks;
-use crate::launch::{Launcher, LauncherConfig, SupervisorImage};
+use crate::launch::{Launcher, LauncherConfig};
 use crate::store::Store;
 
 /// More versions of the supervisor than gateways ever use at the same time.
@@ -57,38 +58,29 @@ impl Platform {
         &self,
         supervisor: Option<&Supervisor>,
     ) -> Result<Launcher, DriverError> {
-        let supervisor = supervisor.ok_or_else(|| {
-            DriverError::precondition(
-                "SUPERVISOR",
-                "handshake",
-                "the gateway has named no supervisor in its handshake",
-                "",
-            )
-        })?;
+        let named = supervisor.ok_or(SupervisorError::Missing)?;
         let mut launchers = self
             .launchers
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        if let Some(launcher) = launchers.get(&supervisor.sha256[..]) {
+        if let Some(launcher) = launchers.get(&named.sha256[..]) {
             return Ok(launcher.clone());
         }
-        let path = self.config.supervisor_path.clone();
-        let path = path.unwrap_or_else(|| supervisor.path.clone().into());
-        let sha256 = hex::encode(&supervisor.sha256);
-        let image = SupervisorImage::load(&path, Some(&sha256)).map_err(error::image)?;
+        let instead_of_path = self.config.supervisor_path.as_deref();
+        let binary = SupervisorBinary::open(supervisor, instead_of_path)?;
         let launcher = Launcher::new(LauncherConfig {
             shim: self.config.shim_path.clone(),
             state_root: self.config.sandboxes_dir(),
             ids: self.ids(),
             cgroups: self.cgroups.clone(),
-            supervisor: image,
+            supervisor: binary,
             timeout: self.config.launch_timeout,
         })
         .map_err(|failed| error::store("make", &self.config.sandboxes_dir(), failed))?;
         if launchers.len() >= LAUNCHERS_MAX {
             launchers.clear();
         }
-        launchers.insert(supervisor.sha256.to_vec(), launcher.clone());
+        launchers.insert(named.sha256.to_vec(), launcher.clone());
         Ok(launcher)
     }
 }

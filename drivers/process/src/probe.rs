@@ -7,13 +7,16 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use cofferdam_driver_sdk::supervisor::SupervisorBinary;
+
 use crate::cgroup::{CgroupLimits, CgroupParent, CgroupVersion, NotEnforced};
 use crate::ids::IdBlocks;
 use crate::launch::{
     Bootstrap, HostSwitches, LaunchError, Launcher, LauncherConfig, SandboxLimits, SandboxPlan,
-    SupervisorImage, destroy,
+    destroy, list,
 };
 use crate::sandbox::plan::{Network, Workload};
+use crate::tracked::now_unix_ms;
 
 /// What was found.
 #[derive(Debug)]
@@ -60,6 +63,8 @@ pub async fn probe(
 }
 
 const TRIAL_LIMIT: Duration = Duration::from_secs(10);
+const TRIAL_LIFETIME_MS: u64 = 60_000;
+const TRIAL_PREFIX: &str = "probe-";
 const MIB: u64 = 1024 * 1024;
 
 async fn trial(
@@ -72,10 +77,11 @@ async fn trial(
         path: shim.to_owned(),
         source,
     };
-    let supervisor = SupervisorImage::load(shim, None).map_err(|error| match error {
-        crate::launch::ImageError::Read { source, .. } => unusable(source),
-        other => unusable(std::io::Error::other(other)),
-    })?;
+    let path = shim.to_owned();
+    let supervisor = tokio::task::spawn_blocking(move || SupervisorBinary::unchecked(&path))
+        .await
+        .map_err(|error| unusable(std::io::Error::other(error)))?
+        .map_err(|error| unusable(std::io::Error::other(error)))?;
     let launcher = Launcher::new(LauncherConfig {
         shim: shim.to_owned(),
         state_root: scratch.to_owned(),
@@ -88,6 +94,7 @@ async fn trial(
         path: scratch.to_owned(),
         source,
     })?;
+    sweep(scratch).await;
     let plan = trial_plan(scratch);
     let begun = Instant::now();
     let handle = launcher
@@ -103,9 +110,24 @@ async fn trial(
     Ok(took)
 }
 
+/// Removes what trials left that were cut off: this process's own, and those of dead ones.
+async fn sweep(scratch: &Path) {
+    for dir in list(scratch).unwrap_or_default() {
+        let name = dir.file_name().and_then(|name| name.to_str());
+        let pid = name.and_then(|name| name.strip_prefix(TRIAL_PREFIX)?.parse::<u32>().ok());
+        let is_others = pid.is_some_and(|pid| {
+            pid != std::process::id() && Path::new("/proc").join(pid.to_string()).exists()
+        });
+        if !is_others {
+            // What cannot be removed now is looked for at the next trial.
+            let _ = destroy(&dir, TRIAL_LIMIT).await;
+        }
+    }
+}
+
 fn trial_plan(scratch: &Path) -> SandboxPlan {
     SandboxPlan {
-        sandbox_id: format!("probe-{}", std::process::id()),
+        sandbox_id: format!("{TRIAL_PREFIX}{}", std::process::id()),
         callback_dir: scratch.to_owned(),
         workload: Workload {
             uid: 1000,
@@ -120,7 +142,8 @@ fn trial_plan(scratch: &Path) -> SandboxPlan {
         network: Network::None,
         binds: Vec::new(),
         hostname: "probe".to_owned(),
-        expire_time_unix_ms: 0,
+        // Should this process die now, the trial goes all the same.
+        expire_time_unix_ms: now_unix_ms() + TRIAL_LIFETIME_MS,
     }
 }
 

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
+use cofferdam_driver_sdk::supervisor::SupervisorBinary;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
 use tokio::process::{Child, Command};
@@ -18,7 +19,6 @@ use super::destroy::destroy;
 use super::error::LaunchError;
 use super::hints::HostSwitches;
 use super::identity::boot_id;
-use super::image::SupervisorImage;
 use super::request::{Bootstrap, SandboxPlan};
 use crate::cgroup::{CgroupParent, Leaf, NotEnforced};
 use crate::ids::IdBlocks;
@@ -39,7 +39,7 @@ pub struct LauncherConfig {
     /// Where leaves are made.
     pub cgroups: CgroupParent,
     /// The checked supervisor.
-    pub supervisor: SupervisorImage,
+    pub supervisor: SupervisorBinary,
     /// How long a launch may take.
     pub timeout: Duration,
 }
@@ -259,7 +259,7 @@ impl Launcher {
         let no_answer = |error: io::Error| LaunchError::NoAnswer {
             detail: error.to_string(),
         };
-        let answer = converse(socket, plan, bootstrap, self.config.supervisor.executable());
+        let answer = converse(socket, plan, bootstrap, self.config.supervisor.as_fd());
         // The shim's first half ends as soon as the second runs; it is ours to reap either way.
         let answer = answer.await.map_err(no_answer)?;
         let status = child.wait().await.map_err(no_answer)?;

@@ -10,9 +10,10 @@ use cofferdam_driver_process::cgroup::{CgroupLimits, CgroupParent};
 use cofferdam_driver_process::ids::IdBlocks;
 use cofferdam_driver_process::launch::{
     Bootstrap, LaunchError, Launcher, LauncherConfig, SandboxLimits, SandboxPlan, ShimControl,
-    ShimHandle, SupervisorImage, destroy, list,
+    ShimHandle, destroy, list,
 };
 use cofferdam_driver_process::sandbox::plan::{Network, Workload};
+use cofferdam_driver_sdk::supervisor::SupervisorBinary;
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
@@ -69,7 +70,7 @@ impl Bench {
             state_root: state_root.unwrap_or_else(|| dir.path().join("state")),
             ids: is_root().then(|| IdBlocks::new(dir.path().join("ids"))),
             cgroups: cgroups.clone(),
-            supervisor: SupervisorImage::load(supervisor, None).unwrap(),
+            supervisor: SupervisorBinary::unchecked(supervisor).unwrap(),
             timeout: LIMIT,
         });
         Bench {
