@@ -27,6 +27,7 @@ use std::time::Duration;
 
 pub use crate::driver::{DriverSource, DriverSpec};
 use crate::model::DriverName;
+use crate::store::Durability;
 pub use effective::Effective;
 pub use flags::Flags;
 pub use paths::Host;
@@ -57,6 +58,8 @@ pub struct Config {
     /// How long a shutdown waits for attached callers.
     pub drain_timeout: Duration,
     pub log: LogConfig,
+    /// What the records have to survive. Not a key: a gateway inside another program has its own.
+    pub durability: Durability,
 }
 
 /// Where callers reach the gateway.

@@ -14,6 +14,7 @@ use super::{
     SocketConfig, drivers, limits, sources,
 };
 use crate::model::DriverName;
+use crate::store::Durability;
 
 /// A configuration, and how it came about.
 #[derive(Debug, Clone)]
@@ -102,6 +103,7 @@ fn resolve(
                 session_timeout,
                 drain_timeout,
                 log,
+                durability: Durability::Lasting,
             },
             warnings: settled.warnings,
         }),
@@ -199,23 +201,25 @@ impl Settled {
     }
 }
 
-/// The drivers that are wanted: those that are named and not disabled, or the one that needs
-/// nothing.
+/// The drivers that are wanted: those that are named and not disabled. A driver behind a socket is
+/// one more, not one instead: without any built-in that is named, the one that needs nothing is
+/// there too.
 fn named_drivers(layer: &Layer) -> Vec<(String, DriverLayer)> {
-    if layer.drivers.is_empty() {
-        let origin = Origin::Default("it needs nothing installed");
-        return vec![(
-            drivers::BUILT_IN_DEFAULT.to_owned(),
-            DriverLayer::new(origin),
-        )];
-    }
-    let enabled = layer
+    let mut wanted: Vec<(String, DriverLayer)> = layer
         .drivers
         .iter()
-        .filter(|(_, driver)| driver.enabled != Some(false));
-    enabled
+        .filter(|(_, driver)| driver.enabled != Some(false))
         .map(|(name, driver)| (name.clone(), driver.clone()))
-        .collect()
+        .collect();
+    let only_sockets = wanted.iter().all(|(_, driver)| driver.socket.is_some());
+    let has_default = layer.drivers.contains_key(drivers::BUILT_IN_DEFAULT);
+    if only_sockets && !has_default {
+        let origin = Origin::Default("it needs nothing installed");
+        let name = drivers::BUILT_IN_DEFAULT.to_owned();
+        wanted.push((name, DriverLayer::new(origin)));
+        wanted.sort_by(|a, b| a.0.cmp(&b.0));
+    }
+    wanted
 }
 
 /// Only looked for when something is to be found in it.

@@ -150,6 +150,32 @@ fn drivers_come_from_files_environment_and_flags_together() {
 }
 
 #[test]
+fn a_driver_behind_a_socket_is_one_more_and_not_one_instead() {
+    let world = World::new(0);
+    let flags = Flags {
+        compute_driver_sockets: vec!["demo=/demo.sock".into()],
+        ..Flags::default()
+    };
+    let config = world.load(&flags).config;
+    assert_eq!(names(&config), ["demo", "process"]);
+    assert_eq!(config.default_driver.as_str(), "process");
+}
+
+#[test]
+fn a_disabled_default_driver_stays_out() {
+    let world = World::new(0);
+    world.write(
+        "etc/cofferdam/config.toml",
+        "[drivers.process]\nenabled = false\n",
+    );
+    let flags = Flags {
+        compute_driver_sockets: vec!["demo=/demo.sock".into()],
+        ..Flags::default()
+    };
+    assert_eq!(names(&world.load(&flags).config), ["demo"]);
+}
+
+#[test]
 fn somebody_elses_driver_may_take_a_built_in_name() {
     let world = World::new(0);
     world.write(
@@ -170,6 +196,10 @@ fn somebody_elses_driver_may_take_a_built_in_name() {
 fn a_single_named_driver_needs_no_helper_drivers_and_is_the_default() {
     let world = World::new(0);
     fs::remove_file(world.path("usr/libexec/cofferdam/cofferdam-driver-process")).unwrap();
+    world.write(
+        "etc/cofferdam/config.toml",
+        "[drivers.process]\nenabled = false\n",
+    );
     let flags = Flags {
         compute_driver_sockets: vec!["fake=/fake.sock".into()],
         ..Flags::default()

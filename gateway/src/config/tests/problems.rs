@@ -132,7 +132,8 @@ fn programs_have_to_be_there_and_executable() {
 #[test]
 fn several_drivers_without_an_obvious_default_need_one() {
     let world = World::new(0);
-    let text = "[drivers.a]\nsocket = \"/a\"\n[drivers.b]\nsocket = \"/b\"\n";
+    let text = "[drivers.a]\nsocket = \"/a\"\n[drivers.b]\nsocket = \"/b\"\n\
+                [drivers.process]\nenabled = false\n";
     let problems = world.problems_of(text);
     assert!(
         problems.contains("default_driver: has to say which of a, b is meant"),
