@@ -16,7 +16,7 @@ use anyhow::{Context, Result};
 
 use crate::workspace;
 
-const PACKAGES: &[&str] = &[
+pub(crate) const PACKAGES: &[&str] = &[
     "cofferdam-cli",
     "cofferdam-gateway",
     "cofferdam-driver-process",
