@@ -98,7 +98,7 @@ impl App {
         make_private_directory(&config.state_dir)?;
         make_runtime_directory(&config.runtime_dir)?;
         let supervisor = SupervisorBinary::load(&config.supervisor).await?;
-        let store = Store::open(&config.state_dir.join("gateway.db")).await?;
+        let store = Store::open_as(&config.state_dir.join("gateway.db"), config.durability).await?;
         let server = ApiServer::bind(&config.socket).await?;
 
         let tasks = TaskTracker::new();

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use crate::app::{App, StartError};
 use crate::config::{self, ConfigError, Flags, Host};
+use crate::store::Durability;
 
 /// How long deletes may take at the end.
 const REMOVE_PATIENCE: Duration = Duration::from_secs(30);
@@ -72,7 +73,8 @@ pub async fn start(options: EmbedOptions) -> Result<Embedded, EmbedError> {
         default_driver: options.default_driver,
         ..Flags::default()
     };
-    let config = config::from_flags_alone(&flags, &host)?.config;
+    let mut config = config::from_flags_alone(&flags, &host)?.config;
+    config.durability = Durability::Temporary;
     let app = App::start(config).await?;
     Ok(Embedded { app, directory })
 }

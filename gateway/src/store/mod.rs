@@ -28,7 +28,7 @@ use crate::model::{
 };
 
 pub use error::StoreError;
-pub use open::Store;
+pub use open::{Durability, Store};
 
 /// A caller's promise that two requests with this key are the same one.
 #[derive(Debug, Clone, PartialEq, Eq)]

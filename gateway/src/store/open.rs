@@ -10,7 +10,7 @@ use sqlx::sqlite::{
     SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePool, SqlitePoolOptions,
     SqliteSynchronous,
 };
-use sqlx::{ConnectOptions as _, Connection as _};
+use sqlx::{ConnectOptions as _, Connection as _, Executor as _};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -26,6 +26,16 @@ const READERS_MAX: u32 = 2;
 
 /// Statements that are kept prepared: all of ours, alone and in the usual combinations.
 const PREPARED_MAX: usize = 200;
+
+/// What a store has to survive.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Durability {
+    /// The death of the gateway always, and a power cut but for the last few seconds.
+    #[default]
+    Lasting,
+    /// Nothing beyond this process: its directory is removed with it. Never waits for the disk.
+    Temporary,
+}
 
 /// The gateway's memory. A handle; all clones mean the same one.
 #[derive(Debug, Clone)]
@@ -55,22 +65,42 @@ impl Store {
     ///
     /// A damaged store and one that a newer gateway has written are refused and left as they are.
     pub async fn open(path: &Path) -> Result<Self, StoreError> {
-        prepare_files(path)?;
+        Self::open_as(path, Durability::Lasting).await
+    }
+
+    /// As [`Self::open`], for what it has to survive.
+    pub async fn open_as(path: &Path, durability: Durability) -> Result<Self, StoreError> {
+        let is_new = prepare_files(path)?;
+        let wanted = match durability {
+            Durability::Lasting => SqliteSynchronous::Normal,
+            Durability::Temporary => SqliteSynchronous::Off,
+        };
+        // Nothing is lost with a store that was not there, and waiting for the disk at every step
+        // of making one takes fifty milliseconds. The first checkpoint brings it to the disk.
+        let making = match is_new {
+            true => SqliteSynchronous::Off,
+            false => wanted.clone(),
+        };
         let options = SqliteConnectOptions::new()
             .filename(path)
             .create_if_missing(true)
             .journal_mode(SqliteJournalMode::Wal)
-            .synchronous(SqliteSynchronous::Normal)
+            .synchronous(wanted)
             .busy_timeout(BUSY_TIMEOUT)
             .statement_cache_capacity(PREPARED_MAX)
             // Checkpoints are made beside the writer; this is for when that does not keep up.
             .pragma("wal_autocheckpoint", "16384")
             .disable_statement_logging();
         let opening = |source| StoreError::query("open", path, source);
-        let mut connection = options.connect().await.map_err(opening)?;
+        let making = options.clone().synchronous(making);
+        let mut connection = making.connect().await.map_err(opening)?;
         check(&mut connection, path).await?;
         migrate::run(&mut connection, path).await?;
         let gateway_id = gateway_id(&mut connection).await.map_err(opening)?;
+        if is_new && durability == Durability::Lasting {
+            let normal = "PRAGMA synchronous = NORMAL";
+            connection.execute(normal).await.map_err(opening)?;
+        }
         let beside = options.connect().await.map_err(opening)?;
         let readers = SqlitePoolOptions::new()
             .min_connections(1)
@@ -83,6 +113,7 @@ impl Store {
             .map_err(opening)?;
         let cancel = CancellationToken::new();
         let pending = Pending::default();
+        pending.add(u64::from(is_new));
         let checkpoints = checkpoint::run(
             beside,
             path.to_owned(),
@@ -142,7 +173,9 @@ impl Store {
 }
 
 /// Directory and file for the owner only: SQLite gives its other files the mode of the first.
-fn prepare_files(path: &Path) -> Result<(), StoreError> {
+/// Returns whether there was nothing.
+fn prepare_files(path: &Path) -> Result<bool, StoreError> {
+    let is_new = !path.metadata().is_ok_and(|metadata| metadata.len() > 0);
     if let Some(directory) = path.parent().filter(|parent| !parent.exists()) {
         let mut builder = DirBuilder::new();
         builder.recursive(true).mode(0o700);
@@ -166,7 +199,8 @@ fn prepare_files(path: &Path) -> Result<(), StoreError> {
             source,
         },
     })?;
-    make_private(path)
+    make_private(path)?;
+    Ok(is_new)
 }
 
 /// Takes everybody else's rights away.

@@ -75,3 +75,27 @@ async fn write_latency_is_measured() {
         );
     }
 }
+
+/// An embedded gateway makes a store each time.
+#[tokio::test(flavor = "multi_thread")]
+#[allow(
+    clippy::print_stderr,
+    reason = "figures are for the person who runs the test"
+)]
+async fn opening_is_measured() {
+    let home = tempfile::tempdir().unwrap();
+    let cases = [
+        ("a new store", "store.db", Durability::Lasting),
+        ("it again", "store.db", Durability::Lasting),
+        ("a temporary one", "temporary.db", Durability::Temporary),
+    ];
+    for (what, name, durability) in cases {
+        let path = home.path().join(name);
+        let start = std::time::Instant::now();
+        let store = Store::open_as(&path, durability).await.unwrap();
+        let opened = start.elapsed();
+        let start = std::time::Instant::now();
+        store.close().await;
+        eprintln!("{what}: open {opened:?}, close {:?}", start.elapsed());
+    }
+}
