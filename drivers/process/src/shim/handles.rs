@@ -6,6 +6,8 @@ use std::os::unix::net::UnixListener;
 use std::path::Path;
 
 use rustix::fs::{CWD, Mode, OFlags, openat};
+use rustix::io::Errno;
+use rustix::mount::{OpenTreeFlags, open_tree};
 use rustix::net::{
     AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, listen, socket_with,
 };
@@ -24,8 +26,10 @@ const BACKLOG: i32 = 16;
 pub(crate) struct Handles {
     /// The sandbox's `run` directory.
     pub(crate) run_dir: OwnedFd,
-    /// The directory that holds the gateway's socket.
-    pub(crate) callback_dir: OwnedFd,
+    /// The directory that holds the gateway's socket, as a mount of its own: a plain descriptor
+    /// would lead through `..` to the rest of the host. An ordinary user can make that mount only
+    /// in his own namespace, see [`Handles::confine_callback`].
+    callback_dir: Option<OwnedFd>,
     /// The host's `/proc`, to learn start times.
     pub(crate) host_proc: OwnedFd,
     /// `cgroup.procs` of each hierarchy. The kernel checks a write to it against the opener.
@@ -47,8 +51,10 @@ impl Handles {
     pub(crate) fn open(plan: &ShimPlan, supervisor: OwnedFd) -> Result<Self, Failure> {
         let run_path = layout::run_dir(&plan.state_dir);
         let run_dir = open_dir(&run_path).at(Stage::OpenStateDir, run_path.display())?;
-        let callback_dir =
-            open_dir(&plan.callback_dir).at(Stage::OpenCallbackDir, plan.callback_dir.display())?;
+        let callback_dir = match open_mount(&plan.callback_dir) {
+            Err(Errno::PERM) => None,
+            other => Some(other.at(Stage::OpenCallbackDir, plan.callback_dir.display())?),
+        };
         let mut cgroup_procs = Vec::with_capacity(plan.cgroup.procs_files.len());
         for path in &plan.cgroup.procs_files {
             let flags = OFlags::WRONLY | OFlags::CLOEXEC;
@@ -82,6 +88,32 @@ impl Handles {
             supervisor,
         })
     }
+
+    /// Opens the callback directory from inside the mount namespace, if it could not be done
+    /// from outside. An ordinary user's paths are as good there.
+    pub(crate) fn confine_callback(&mut self, plan: &ShimPlan) -> Result<(), Failure> {
+        if self.callback_dir.is_none() {
+            let mount = open_mount(&plan.callback_dir);
+            let mount = mount.at(Stage::OpenCallbackDir, plan.callback_dir.display())?;
+            self.callback_dir = Some(mount);
+        }
+        Ok(())
+    }
+
+    /// The directory that holds the gateway's socket.
+    pub(crate) fn callback_dir(&self) -> Result<&OwnedFd, Failure> {
+        let missing = || Failure::own(Stage::OpenCallbackDir, "it was not opened");
+        self.callback_dir.as_ref().ok_or_else(missing)
+    }
+}
+
+/// A detached mount with the directory as its root.
+fn open_mount(path: &Path) -> rustix::io::Result<OwnedFd> {
+    open_tree(
+        CWD,
+        path,
+        OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC,
+    )
 }
 
 fn open_dir(path: &Path) -> rustix::io::Result<OwnedFd> {

@@ -283,7 +283,7 @@ impl Child<'_> {
             (lift(&self.handles.null)?, 0),
             (sys::lift(console.as_fd(), LIFTED_FD).at(stage, "lift")?, 1),
             (console, 2),
-            (lift(&self.handles.callback_dir)?, CALLBACK_FD),
+            (lift(self.handles.callback_dir()?)?, CALLBACK_FD),
             (lift(&self.config)?, CONFIG_FD),
         ];
         let rest = (lift(&self.handles.supervisor)?, lift(&self.status)?);

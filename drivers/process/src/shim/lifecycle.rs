@@ -67,12 +67,14 @@ pub(crate) fn run(begin: Begin) -> i32 {
 
 fn stand_up(
     plan: ShimPlan,
-    handles: Handles,
+    mut handles: Handles,
     bootstrap: &[u8],
 ) -> Result<(Lifecycle, OwnedFd, Up), Failure> {
     let _ = rustix::thread::set_name(c"cofferdam-shim");
     setsid().at(Stage::CreateNamespaces, "setsid")?;
     let signals = sys::signal_fd(&serve::SIGNALS).at(Stage::CreateNamespaces, "signals")?;
+    rootfs::make_private()?;
+    handles.confine_callback(&plan)?;
     let pending = init::spawn(&plan, &handles, bootstrap)?;
     if let Err(failure) = build(&plan) {
         pending.abandon();
@@ -94,7 +96,6 @@ fn stand_up(
 /// Everything but the init.
 fn build(plan: &ShimPlan) -> Result<(), Failure> {
     rustix::process::umask(rustix::fs::Mode::empty());
-    rootfs::make_private()?;
     let sources = rootfs::open_sources(plan)?;
     namespaces::become_inner_root(&plan.ids)?;
     if plan.network == Network::None {

@@ -304,3 +304,24 @@ async fn sandboxes_of_a_root_driver_share_no_id() {
     one.destroy().await;
     two.destroy().await;
 }
+
+#[tokio::test]
+async fn no_descriptor_leads_out() {
+    let bench = Bench::new();
+    let mut sandbox = bench.sandbox().await;
+    // The last one is the listing's own.
+    let held = sandbox
+        .run("supervisor", "ls /proc/self/fd | tr '\\n' ' '")
+        .await;
+    assert_eq!(held.output.trim(), "0 1 2 3 4");
+    let script = "cd /proc/self/fd/3 && for i in 1 2 3 4 5; do cd -P .. 2> /dev/null; ls; done";
+    let beyond = sandbox
+        .run("supervisor", &format!("{script} | sort -u"))
+        .await;
+    assert_eq!(
+        beyond.output.trim(),
+        "gateway.sock",
+        "the callback directory leads out"
+    );
+    sandbox.destroy().await;
+}
