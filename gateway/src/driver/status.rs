@@ -127,9 +127,9 @@ mod tests {
         let answer = Answer::of(&status);
         assert_eq!(answer.retry, Some(Duration::from_millis(250)));
         assert_eq!(answer.preconditions, ["CONTRACT_VERSION"]);
-        let error = answer.into_error("docker", "create sbx-1");
+        let error = answer.into_error("acme", "create sbx-1");
         assert_eq!(error.kind, CallErrorKind::Invalid);
-        assert_eq!(error.to_string(), "driver docker: create sbx-1: no");
+        assert_eq!(error.to_string(), "driver acme: create sbx-1: no");
         assert_eq!(error.fix, "install driver 2.0");
         assert_eq!(error.violations[0].field, "limits.pids");
         assert!(!error.is_ambiguous());

@@ -1,3 +1,5 @@
+//! Head, tail, gaps and torn ends of a log.
+
 use std::fs::OpenOptions;
 use std::path::{Path, PathBuf};
 

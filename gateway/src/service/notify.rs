@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use sd_notify::NotifyState;
+use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
-use tokio_util::task::AbortOnDropHandle;
 
 /// Beyond the patience: closing streams, drivers and the store.
 const SHUTDOWN_RESERVE: Duration = Duration::from_secs(20);
@@ -27,17 +27,22 @@ pub(super) fn stopping(patience: Duration) {
     ]);
 }
 
-/// Says "alive" twice per period, for as long as the runtime gets to it. `None`: nobody asks.
-pub(super) fn keep_watchdog_fed() -> Option<AbortOnDropHandle<()>> {
-    let period = sd_notify::watchdog_enabled()?;
-    Some(AbortOnDropHandle::new(tokio::spawn(async move {
+/// Says "alive" twice per period, for as long as the runtime gets to it and the set is kept. An
+/// empty set: nobody asks.
+pub(super) fn keep_watchdog_fed() -> JoinSet<()> {
+    let mut feeding = JoinSet::new();
+    let Some(period) = sd_notify::watchdog_enabled() else {
+        return feeding;
+    };
+    feeding.spawn(async move {
         let mut ticks = tokio::time::interval(period / 2);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
             tell(&[NotifyState::Watchdog]);
         }
-    })))
+    });
+    feeding
 }
 
 fn tell(states: &[NotifyState<'_>]) {

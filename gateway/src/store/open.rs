@@ -3,7 +3,7 @@
 use std::fs::{DirBuilder, OpenOptions, Permissions};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use sqlx::sqlite::{
@@ -11,8 +11,8 @@ use sqlx::sqlite::{
     SqliteSynchronous,
 };
 use sqlx::{ConnectOptions as _, Connection as _, Executor as _};
-use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use super::checkpoint::{self, Pending};
 use super::writer::Writer;
@@ -50,7 +50,7 @@ struct Inner {
     writer: Writer,
     readers: SqlitePool,
     cancel: CancellationToken,
-    tasks: Mutex<Vec<JoinHandle<()>>>,
+    tasks: TaskTracker,
 }
 
 impl Drop for Inner {
@@ -120,8 +120,9 @@ impl Store {
             pending.clone(),
             cancel.child_token(),
         );
-        let checkpoints = tokio::spawn(checkpoints);
-        let (writer, task) = Writer::start(connection, path.to_owned(), pending);
+        let tasks = TaskTracker::new();
+        tasks.spawn(checkpoints);
+        let writer = Writer::start(connection, path.to_owned(), pending, &tasks);
         Ok(Self {
             inner: Arc::new(Inner {
                 path: path.to_owned(),
@@ -129,7 +130,7 @@ impl Store {
                 writer,
                 readers,
                 cancel,
-                tasks: Mutex::new(vec![task, checkpoints]),
+                tasks,
             }),
         })
     }
@@ -139,18 +140,8 @@ impl Store {
         self.inner.readers.close().await;
         self.inner.writer.close().await;
         self.inner.cancel.cancel();
-        let tasks = {
-            let mut tasks = self
-                .inner
-                .tasks
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner);
-            std::mem::take(&mut *tasks)
-        };
-        for task in tasks {
-            // It ends by itself; a panic in it has been reported.
-            let _ = task.await;
-        }
+        self.inner.tasks.close();
+        self.inner.tasks.wait().await;
     }
 
     /// This gateway's identity: `gw-…`, made once with the store.

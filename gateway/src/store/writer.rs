@@ -8,6 +8,7 @@ use futures_util::TryStreamExt;
 use sqlx::sqlite::{SqliteArguments, SqliteConnection};
 use sqlx::{Arguments as _, AssertSqlSafe, Connection as _, Either, Executor as _};
 use tokio::sync::{mpsc, oneshot};
+use tokio_util::task::TaskTracker;
 
 use super::StoreError;
 use super::checkpoint::Pending;
@@ -62,10 +63,11 @@ impl Writer {
         connection: SqliteConnection,
         path: PathBuf,
         pending: Pending,
-    ) -> (Self, tokio::task::JoinHandle<()>) {
+        tasks: &TaskTracker,
+    ) -> Self {
         let (queue, messages) = mpsc::channel(QUEUE_MAX);
-        let task = tokio::spawn(run(connection, path, pending, messages));
-        (Self { queue }, task)
+        tasks.spawn(run(connection, path, pending, messages));
+        Self { queue }
     }
 
     pub(super) async fn write(

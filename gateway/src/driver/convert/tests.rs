@@ -1,3 +1,5 @@
+//! Nothing is lost between the contract's types and ours.
+
 use std::collections::BTreeMap;
 
 use cofferdam_proto::compute::v1 as wire;

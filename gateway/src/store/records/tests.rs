@@ -1,3 +1,5 @@
+//! Stored records come back as they were.
+
 use super::*;
 use crate::model::*;
 
