@@ -11,7 +11,7 @@ use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::admission::{Admission, Peer, Verdict};
+use super::admission::{self, Admission, Peer, Verdict};
 use super::hello::{Host, exchange};
 use super::session::{self, Session};
 use super::tokens::Offer;
@@ -63,7 +63,7 @@ impl Acceptor {
     async fn serve(&self) {
         let mut hellos = Hellos::default();
         // As many as there are places: sending never waits.
-        let (trusted, mut trusting) = mpsc::channel(64);
+        let (trusted, mut trusting) = mpsc::channel(admission::PLACES_MAX);
         loop {
             tokio::select! {
                 biased;
@@ -90,13 +90,22 @@ impl Acceptor {
 
     fn admit(&self, hellos: &mut Hellos, stream: UnixStream, trusted: &mpsc::Sender<u64>) {
         // Gone already, if its credentials cannot be had.
-        let Ok(peer) = stream.peer_cred() else { return };
-        let peer = Peer {
-            uid: peer.uid(),
-            pid: peer.pid(),
+        let Ok(credentials) = stream.peer_cred() else {
+            return;
+        };
+        let mut peer = Peer {
+            uid: credentials.uid(),
+            pid: credentials.pid(),
+            is_init: false,
         };
         let id = session::next_id();
-        match hellos.admission.admit(id, peer, Instant::now()) {
+        let now = Instant::now();
+        let mut verdict = hellos.admission.admit(id, peer, now);
+        if verdict == Verdict::Refuse && peer.pid.is_some_and(is_init) {
+            peer.is_init = true;
+            verdict = hellos.admission.admit(id, peer, now);
+        }
+        match verdict {
             Verdict::Refuse => return,
             Verdict::Replace(old) => hellos.end(old),
             Verdict::Admit => {}
@@ -139,6 +148,13 @@ impl Acceptor {
             });
         });
     }
+}
+
+/// Whether a process is the first one of its pid namespace, as far as can be seen.
+fn is_init(pid: i32) -> bool {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let ids = status.lines().find_map(|line| line.strip_prefix("NSpid:"));
+    ids.and_then(|ids| ids.split_whitespace().last()) == Some("1")
 }
 
 /// One connection until it is a session.

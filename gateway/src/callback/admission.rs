@@ -2,17 +2,18 @@
 //!
 //! A workload may be able to reach its sandbox's socket. It cannot prove anything, but it could keep
 //! the supervisor out by taking all the places. So places are shared out by peer: one for each
-//! process, a few for each user, and the process that held the last session always has its own.
+//! process, some for each user, others for each user's init processes (which a supervisor is where
+//! the workload sees the socket too), and the process that held the last session always has its own.
 //! Who a peer is decides only about its place in the queue, never about trust.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// Hellos at the same time.
-const PLACES_MAX: usize = 32;
+/// Hellos at the same time. Each is a descriptor and some kilobytes.
+pub(super) const PLACES_MAX: usize = 96;
 /// Of one user.
-const PLACES_PER_USER_MAX: usize = 8;
+const PLACES_PER_USER_MAX: usize = 32;
 /// For so long nobody takes a place away: more than a supervisor needs to answer.
 const AGE_MIN: Duration = Duration::from_millis(250);
 
@@ -21,6 +22,18 @@ const AGE_MIN: Duration = Duration::from_millis(250);
 pub(super) struct Peer {
     pub(super) uid: u32,
     pub(super) pid: Option<i32>,
+    /// The first process of a pid namespace.
+    pub(super) is_init: bool,
+}
+
+impl Peer {
+    fn is_process(self, other: Peer) -> bool {
+        self.pid.is_some() && (self.uid, self.pid) == (other.uid, other.pid)
+    }
+
+    fn shares_places_with(self, other: Peer) -> bool {
+        (self.uid, self.is_init) == (other.uid, other.is_init)
+    }
 }
 
 /// The places and who has them.
@@ -69,16 +82,16 @@ impl Admission {
     }
 
     fn judge(&self, peer: Peer, now: Instant) -> Verdict {
-        let same_process = |place: &&Place| peer.pid.is_some() && place.peer == peer;
+        let same_process = |place: &&Place| place.peer.is_process(peer);
         if self.places.iter().any(|place| same_process(&place)) {
             return self.oldest(now, |place| same_process(&place));
         }
-        if self.known == Some(peer) {
+        if self.known.is_some_and(|known| known.is_process(peer)) {
             return Verdict::Admit;
         }
-        let same_user = |place: &&Place| place.peer.uid == peer.uid;
-        if self.places.iter().filter(same_user).count() >= PLACES_PER_USER_MAX {
-            return self.oldest(now, |place| same_user(&place));
+        let same_group = |place: &&Place| place.peer.shares_places_with(peer);
+        if self.places.iter().filter(same_group).count() >= PLACES_PER_USER_MAX {
+            return self.oldest(now, |place| same_group(&place));
         }
         if self.places.len() >= PLACES_MAX {
             return self.oldest(now, |_| true);
@@ -120,6 +133,7 @@ mod tests {
         Peer {
             uid,
             pid: Some(pid),
+            is_init: false,
         }
     }
 
@@ -179,6 +193,19 @@ mod tests {
     }
 
     #[test]
+    fn an_init_process_gets_in_whatever_its_users_other_processes_do() {
+        let mut admission = Admission::default();
+        let now = Instant::now();
+        crowd(&mut admission, 7, now);
+        assert_eq!(admission.admit(1, peer(7, 999), now), Verdict::Refuse);
+        let init = Peer {
+            is_init: true,
+            ..peer(7, 999)
+        };
+        assert_eq!(admission.admit(2, init, now), Verdict::Admit);
+    }
+
+    #[test]
     fn a_place_that_has_proved_itself_is_not_taken() {
         let mut admission = Admission::default();
         let now = Instant::now();
@@ -192,7 +219,10 @@ mod tests {
     fn peers_without_a_pid_share_their_users_places() {
         let mut admission = Admission::default();
         let now = Instant::now();
-        let nobody = Peer { uid: 7, pid: None };
+        let nobody = Peer {
+            pid: None,
+            ..peer(7, 1)
+        };
         for id in 0..PLACES_PER_USER_MAX as u64 {
             assert_eq!(admission.admit(id, nobody, now), Verdict::Admit);
         }

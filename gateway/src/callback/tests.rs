@@ -1,3 +1,5 @@
+//! The callback socket, against peers of every kind.
+
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -16,6 +18,7 @@ use super::*;
 use crate::model::SandboxId;
 
 mod hostile;
+mod real;
 mod supervisor;
 
 const SANDBOX: &str = "sbx-test";
