@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::os::unix::fs::DirBuilderExt as _;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use cofferdam_driver_sdk::DriverError;
 use cofferdam_driver_sdk::capabilities::supervised;
@@ -53,35 +53,39 @@ impl Platform {
         self.config.id_claims_dir.clone().map(IdBlocks::new)
     }
 
-    /// The launcher for this supervisor, which is read and checked the first time. Blocks then.
-    pub(crate) fn launcher(
+    /// The launcher for a supervisor that has been used before.
+    pub(crate) fn known_launcher(&self, supervisor: Option<&Supervisor>) -> Option<Launcher> {
+        self.launchers().get(&supervisor?.sha256[..]).cloned()
+    }
+
+    /// The launcher for a supervisor, which is read and checked now. Blocks on the disk.
+    pub(crate) fn new_launcher(
         &self,
         supervisor: Option<&Supervisor>,
     ) -> Result<Launcher, DriverError> {
         let named = supervisor.ok_or(SupervisorError::Missing)?;
-        let mut launchers = self
-            .launchers
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        if let Some(launcher) = launchers.get(&named.sha256[..]) {
-            return Ok(launcher.clone());
-        }
         let instead_of_path = self.config.supervisor_path.as_deref();
-        let binary = SupervisorBinary::open(supervisor, instead_of_path)?;
         let launcher = Launcher::new(LauncherConfig {
             shim: self.config.shim_path.clone(),
             state_root: self.config.sandboxes_dir(),
             ids: self.ids(),
             cgroups: self.cgroups.clone(),
-            supervisor: binary,
+            supervisor: SupervisorBinary::open(supervisor, instead_of_path)?,
             timeout: self.config.launch_timeout,
         })
         .map_err(|failed| error::store("make", &self.config.sandboxes_dir(), failed))?;
+        let mut launchers = self.launchers();
         if launchers.len() >= LAUNCHERS_MAX {
             launchers.clear();
         }
         launchers.insert(named.sha256.to_vec(), launcher.clone());
         Ok(launcher)
+    }
+
+    fn launchers(&self) -> MutexGuard<'_, HashMap<Vec<u8>, Launcher>> {
+        self.launchers
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -50,9 +50,12 @@ impl ProcessDriver {
     ) -> Result<Created, DriverError> {
         let plan = planned(platform, &request)?;
         refuse_unenforceable(platform, &request)?;
-        let launcher = {
-            let (platform, gateway) = (Arc::clone(platform), Arc::clone(&call.gateway));
-            blocking(move || platform.launcher(gateway.supervisor.as_ref())).await?
+        let launcher = match platform.known_launcher(call.gateway.supervisor.as_ref()) {
+            Some(launcher) => launcher,
+            None => {
+                let (platform, gateway) = (Arc::clone(platform), Arc::clone(&call.gateway));
+                blocking(move || platform.new_launcher(gateway.supervisor.as_ref())).await?
+            }
         };
         let stored = stored(call, &request);
         let tracked = self.accept(platform, &stored)?;

@@ -46,13 +46,15 @@ pub(super) fn describe(stored: &Stored, facts: &Facts, memory: &mut Memory) -> S
     }
     let exits = facts.last_exit.map_or(0, |exit| exit.generation);
     memory.boots = memory.boots.max(exits).max(1);
+    // The shim that is about to go may be there for a moment yet.
+    let is_over = facts
+        .last_exit
+        .is_some_and(|exit| matches!(exit.cause, ExitCause::Deadline | ExitCause::Terminated));
     let (state, ended) = match facts.observation {
         Observation::Running(_) => (SandboxState::Running, None),
         Observation::HalfMade if facts.being_made => (SandboxState::Creating, None),
-        Observation::Stopped => (SandboxState::Stopped, Some(ended(facts, memory))),
-        Observation::Ended | Observation::Lost | Observation::HalfMade => {
-            (SandboxState::FailedState, Some(ended(facts, memory)))
-        }
+        Observation::Stopped if !is_over => (SandboxState::Stopped, Some(ended(facts, memory))),
+        _ => (SandboxState::FailedState, Some(ended(facts, memory))),
     };
     Sandbox {
         sandbox_id: stored.sandbox_id.clone(),
@@ -135,6 +137,11 @@ fn exited(exit: &ExitRecord, oom_kills: u64, memory: &Memory) -> Termination {
         (ExitCause::Deadline, ..) => {
             termination(Reason::Deadline, "the sandbox's expire time has passed", at)
         }
+        (ExitCause::Terminated, ..) => termination(
+            Reason::PlatformLost,
+            "the sandbox's shim was told to end: the host is shutting down, or somebody ended it",
+            at,
+        ),
         (ExitCause::Own, ..) if killed && oom_kills > memory.oom_kills_running => termination(
             Reason::OomKilled,
             "the supervisor was killed for want of memory",
@@ -217,7 +224,7 @@ mod tests {
         }
     }
 
-    fn after(observation: Observation, exit: ExitRecord, oom_kills: u64) -> (SandboxState, String) {
+    fn after(observation: Observation, exit: ExitRecord, oom_kills: u64) -> String {
         let mut memory = Memory::default();
         describe(&stored(), &facts(running(1)), &mut memory);
         let facts = Facts {
@@ -226,71 +233,36 @@ mod tests {
             ..facts(observation)
         };
         let sandbox = describe(&stored(), &facts, &mut memory);
-        let ended = sandbox.termination.clone().unwrap();
-        (sandbox.state(), ended.reason().as_str_name().to_owned())
+        let reason = sandbox.termination.as_ref().unwrap().reason();
+        format!("{} {}", sandbox.state().as_str_name(), reason.as_str_name())
     }
 
     #[test]
     fn every_end_has_its_reason() {
+        use Observation::{Ended, Lost, Stopped};
+
         let kill = Some(libc::SIGKILL);
-        for (observation, exit, oom_kills, state, reason) in [
-            (
-                Observation::Stopped,
-                exit(ExitCause::Stopped, Some(0), None),
-                0,
-                "STOPPED",
-                "STOPPED_BY_REQUEST",
-            ),
-            (
-                Observation::Stopped,
-                exit(ExitCause::Stopped, None, kill),
-                0,
-                "STOPPED",
-                "STOPPED_BY_REQUEST",
-            ),
-            (
-                Observation::Stopped,
-                exit(ExitCause::Own, Some(3), None),
-                0,
-                "STOPPED",
-                "EXITED",
-            ),
-            (
-                Observation::Stopped,
-                exit(ExitCause::Own, None, kill),
-                0,
-                "STOPPED",
-                "SIGNALED",
-            ),
-            (
-                Observation::Stopped,
-                exit(ExitCause::Own, None, kill),
-                1,
-                "STOPPED",
-                "OOM_KILLED",
-            ),
-            (
-                Observation::Ended,
-                exit(ExitCause::Deadline, None, kill),
-                0,
-                "FAILED_STATE",
-                "DEADLINE",
-            ),
-            (
-                Observation::Lost,
-                exit(ExitCause::Own, Some(0), None),
-                0,
-                "FAILED_STATE",
-                "PLATFORM_LOST",
-            ),
-        ] {
-            let (found, why) = after(observation, exit, oom_kills);
-            assert_eq!(
-                (found.as_str_name(), why.as_str()),
-                (state, reason),
-                "{exit:?}"
-            );
-        }
+        let own_kill = exit(ExitCause::Own, None, kill);
+        let own_exit = exit(ExitCause::Own, Some(3), None);
+        assert_eq!(after(Stopped, own_exit, 0), "STOPPED EXITED");
+        assert_eq!(after(Stopped, own_kill, 0), "STOPPED SIGNALED");
+        assert_eq!(after(Stopped, own_kill, 1), "STOPPED OOM_KILLED");
+        let asked = exit(ExitCause::Stopped, Some(0), None);
+        assert_eq!(after(Stopped, asked, 0), "STOPPED STOPPED_BY_REQUEST");
+        let forced = exit(ExitCause::Stopped, None, kill);
+        assert_eq!(after(Stopped, forced, 0), "STOPPED STOPPED_BY_REQUEST");
+        let deadline = exit(ExitCause::Deadline, None, kill);
+        assert_eq!(after(Ended, deadline, 0), "FAILED_STATE DEADLINE");
+        let ended = exit(ExitCause::Terminated, None, kill);
+        assert_eq!(after(Ended, ended, 0), "FAILED_STATE PLATFORM_LOST");
+        assert_eq!(after(Lost, own_exit, 0), "FAILED_STATE PLATFORM_LOST");
+    }
+
+    #[test]
+    fn a_shim_that_is_about_to_go_makes_no_other_state() {
+        let deadline = exit(ExitCause::Deadline, None, Some(libc::SIGKILL));
+        let state = after(Observation::Stopped, deadline, 0);
+        assert_eq!(state, "FAILED_STATE DEADLINE");
     }
 
     #[test]

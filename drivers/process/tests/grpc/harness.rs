@@ -146,14 +146,24 @@ impl Rig {
 
 impl Drop for Rig {
     fn drop(&mut self) {
-        let state = self.dir.path().join("state/sandboxes");
+        let state = self.dir.path().join("state");
+        if let Some(mut driver) = self.driver.take() {
+            // Its own runtime may be gone, so this does not wait for it through that.
+            let pid = driver.id().map(|pid| pid.to_string());
+            let _ = driver.start_kill();
+            while pid.as_deref().is_some_and(alive) {
+                std::thread::yield_now();
+            }
+        }
         let end = move || {
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_all()
                 .build();
             runtime.unwrap().block_on(async {
-                for dir in cofferdam_driver_process::launch::list(&state).unwrap_or_default() {
-                    let _ = cofferdam_driver_process::launch::destroy(&dir, LIMIT).await;
+                for root in [state.join("sandboxes"), state.join("probe")] {
+                    for dir in cofferdam_driver_process::launch::list(&root).unwrap_or_default() {
+                        let _ = cofferdam_driver_process::launch::destroy(&dir, LIMIT).await;
+                    }
                 }
             });
         };
