@@ -75,7 +75,7 @@ fn built_in_source(
 ) -> Option<DriverSource> {
     // Without a libexec directory there is a problem already, which says more.
     let libexec = libexec?;
-    let program = libexec.join(format!("{DRIVER_PREFIX}{name}"));
+    let program = built_in_program(libexec, name);
     let Some(message) = executable_trouble(&program) else {
         return Some(DriverSource::BuiltIn { program });
     };
@@ -91,6 +91,11 @@ fn built_in_source(
     let subject = format!("drivers.{name}");
     problems.push(Problem::new(driver.origin.clone(), subject, message).hint(hint));
     None
+}
+
+/// Where a built-in driver's program is, if it is there.
+pub(super) fn built_in_program(libexec: &Path, name: &str) -> PathBuf {
+    libexec.join(format!("{DRIVER_PREFIX}{name}"))
 }
 
 /// Names of the built-in drivers that are there.

@@ -55,8 +55,9 @@ fn resolve(
     };
     let state_dir = settled.path("state_dir", host.state_dir());
     let runtime_dir = settled.path("runtime_dir", host.runtime_dir());
-    let named = named_drivers(&settled.layer);
+    let mut named = named_drivers(&settled.layer);
     let libexec = libexec_dir(&mut settled, &named, host);
+    leave_out_missing_default(&mut named, libexec.as_deref());
     let supervisor = supervisor(&mut settled, libexec.as_ref());
     let specs = specs(&mut settled, &named, libexec.as_deref());
     let default_driver = default_driver(&mut settled, &named);
@@ -222,6 +223,20 @@ fn named_drivers(layer: &Layer) -> Vec<(String, DriverLayer)> {
     wanted
 }
 
+/// Nobody asked for it by name: beside other drivers, it is there if it is installed.
+fn leave_out_missing_default(
+    named: &mut Vec<(String, DriverLayer)>,
+    libexec: Option<&std::path::Path>,
+) {
+    let is_installed = |name: &str| {
+        let program = libexec.map(|libexec| drivers::built_in_program(libexec, name));
+        program.is_some_and(|program| program.exists())
+    };
+    if named.len() > 1 {
+        named.retain(|(name, driver)| !driver.is_implied() || is_installed(name));
+    }
+}
+
 /// Only looked for when something is to be found in it.
 fn libexec_dir(
     settled: &mut Settled,
@@ -232,7 +247,7 @@ fn libexec_dir(
     let needed = !is_said("supervisor")
         || named
             .iter()
-            .any(|(_, driver)| driver.program.is_none() && driver.socket.is_none());
+            .any(|(_, driver)| driver.is_built_in() && (named.len() == 1 || !driver.is_implied()));
     if is_said("libexec_dir") {
         return Some(settled.path("libexec_dir", (PathBuf::new(), "")));
     }

@@ -140,6 +140,16 @@ impl DriverLayer {
             settings: Map::new(),
         }
     }
+
+    /// To be found among the gateway's own helper programs.
+    pub(super) fn is_built_in(&self) -> bool {
+        self.program.is_none() && self.socket.is_none()
+    }
+
+    /// Nobody named it.
+    pub(super) fn is_implied(&self) -> bool {
+        matches!(self.origin, Origin::Default(_))
+    }
 }
 
 impl Layer {

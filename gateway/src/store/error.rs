@@ -76,7 +76,7 @@ impl StoreError {
         match (primary_code(&source), &source) {
             (_, sqlx::Error::PoolClosed | sqlx::Error::WorkerCrashed) => Self::Closed,
             (Some(SQLITE_FULL), _) => Self::Full { path },
-            (Some(SQLITE_READONLY | SQLITE_PERM | SQLITE_CANTOPEN), _) => Self::ReadOnly { path },
+            (Some(SQLITE_READONLY | SQLITE_PERM), _) => Self::ReadOnly { path },
             (Some(SQLITE_CORRUPT | SQLITE_NOTADB), _) => Self::Corrupt {
                 backup: migrate::newest_backup(&path),
                 detail: source.to_string(),
@@ -103,7 +103,6 @@ const SQLITE_PERM: u32 = 3;
 const SQLITE_READONLY: u32 = 8;
 const SQLITE_CORRUPT: u32 = 11;
 const SQLITE_FULL: u32 = 13;
-const SQLITE_CANTOPEN: u32 = 14;
 const SQLITE_NOTADB: u32 = 26;
 
 fn primary_code(error: &sqlx::Error) -> Option<u32> {

@@ -221,3 +221,20 @@ fn an_empty_device_is_an_empty_file() {
     };
     assert_eq!(world.load(&flags).config.defaults.pids, 256);
 }
+
+#[test]
+fn the_default_driver_is_not_missed_where_it_is_not_installed() {
+    let world = World::new(0);
+    fs::remove_file(world.path("usr/libexec/cofferdam/cofferdam-driver-process")).unwrap();
+    let flags = Flags {
+        compute_driver_sockets: vec!["demo=/demo.sock".into()],
+        ..Flags::default()
+    };
+    assert_eq!(names(&world.load(&flags).config), ["demo"]);
+    // Unless it is the only one there could be.
+    let problems = world.problems(&Flags::default());
+    assert!(
+        problems.contains("cofferdam-driver-process does not exist"),
+        "{problems}"
+    );
+}

@@ -144,3 +144,56 @@ async fn damage_is_found_when_the_store_is_opened() {
     assert!(backup.ends_with("store.db.backup-1-1700000000000"));
     assert!(error.to_string().contains("backup-1-"), "{error}");
 }
+
+#[tokio::test]
+async fn what_sqlite_says_is_told_by_who_has_to_act() {
+    let home = tempfile::tempdir().unwrap();
+    let path = home.path().join("store.db");
+    let options = sqlx::sqlite::SqliteConnectOptions::new()
+        .filename(&path)
+        .create_if_missing(true);
+    let mut connection = options.connect().await.unwrap();
+    sqlx::raw_sql("CREATE TABLE t (a); PRAGMA max_page_count = 3")
+        .execute(&mut connection)
+        .await
+        .unwrap();
+    let fill = "INSERT INTO t VALUES (zeroblob(100000))";
+    let error = sqlx::query(fill)
+        .execute(&mut connection)
+        .await
+        .unwrap_err();
+    let error = StoreError::query("fill", &path, error);
+    assert!(matches!(error, StoreError::Full { .. }), "{error:?}");
+
+    sqlx::raw_sql("PRAGMA query_only = 1")
+        .execute(&mut connection)
+        .await
+        .unwrap();
+    let error = sqlx::query(fill)
+        .execute(&mut connection)
+        .await
+        .unwrap_err();
+    let error = StoreError::query("fill", &path, error);
+    assert!(matches!(error, StoreError::ReadOnly { .. }), "{error:?}");
+}
+
+#[tokio::test]
+async fn a_store_that_is_closed_leaves_one_file_and_everything_in_it() {
+    let fixture = Fixture::new().await;
+    let facts = sandbox(None);
+    let token = Token::generate();
+    fixture
+        .store
+        .insert_sandbox(&facts, &token, None)
+        .await
+        .unwrap();
+    let path = fixture.path();
+    fixture.store.close().await;
+    let files: Vec<_> = std::fs::read_dir(path.parent().unwrap())
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name())
+        .collect();
+    assert_eq!(files, ["store.db"]);
+    let store = Store::open(&path).await.unwrap();
+    assert_eq!(store.sandboxes().await.unwrap().len(), 1);
+}
