@@ -26,6 +26,10 @@ const FRAME_BYTES_MAX: u32 = 128 << 10;
 /// A list page of a thousand sandboxes fits well.
 const MESSAGE_BYTES_MAX: usize = 16 << 20;
 
+/// While a stream is open, a gateway that hangs is noticed as one that is gone.
+const PING_INTERVAL: Duration = Duration::from_secs(15);
+const PING_TIMEOUT: Duration = Duration::from_secs(30);
+
 const SYSTEM_SOCKET: &str = "/run/cofferdam/gateway.sock";
 
 /// A gateway that has accepted a connection.
@@ -106,6 +110,8 @@ fn client_of(path: PathBuf, first: Option<UnixStream>) -> Client {
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .max_frame_size(FRAME_BYTES_MAX)
+        .http2_keep_alive_interval(PING_INTERVAL)
+        .keep_alive_timeout(PING_TIMEOUT)
         .connect_with_connector_lazy(connector);
     GatewayClient::new(channel).max_decoding_message_size(MESSAGE_BYTES_MAX)
 }

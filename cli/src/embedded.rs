@@ -4,6 +4,7 @@
 //! on threads of its own, so that a stalled terminal here holds up nothing there.
 
 use std::error::Error as _;
+use std::io::{self, IsTerminal as _};
 use std::path::PathBuf;
 use std::thread::JoinHandle;
 
@@ -163,7 +164,8 @@ fn log_if_asked() {
         // Only the first one counts, and there is only one.
         let _ = tracing_subscriber::fmt()
             .with_env_filter(filter)
-            .with_writer(std::io::stderr)
+            .with_writer(io::stderr)
+            .with_ansi(io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none())
             .try_init();
     }
 }

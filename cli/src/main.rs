@@ -72,10 +72,25 @@ fn run(cli: Cli, ui: &Ui) -> Result<u8, CommandError> {
 
 /// Help and version are data on stdout; everything else that clap says is a usage error of ours.
 fn refuse(error: &clap::Error) -> ExitCode {
-    // Who closed our output does not want to hear it.
-    let _ = error.print();
-    match error.kind() {
-        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => ExitCode::SUCCESS,
-        _ => ExitCode::from(error::EXIT_OURS),
+    if matches!(
+        error.kind(),
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion
+    ) {
+        // Who closed our output does not want to hear it.
+        let _ = error.print();
+        return ExitCode::SUCCESS;
     }
+    // Nothing was parsed, so that only the words themselves can say it.
+    let wants_json = std::env::args_os()
+        .take_while(|word| word != "--")
+        .any(|word| word == "--json");
+    if wants_json {
+        let text = error.to_string();
+        let sentence = text.lines().next().unwrap_or_default();
+        let sentence = sentence.strip_prefix("error: ").unwrap_or(sentence);
+        Ui::new(true, false).error(&CommandError::usage(sentence));
+    } else {
+        let _ = error.print();
+    }
+    ExitCode::from(error::EXIT_OURS)
 }

@@ -1,9 +1,12 @@
 //! `cofferdam doctor`: what works here, what does not, and exactly what to do about it.
 
+use std::time::Duration;
+
 use cofferdam_proto::compute::v1::{CheckResult, Health};
 use cofferdam_proto::gateway::v1::{Driver, DriverState, GetInfoResponse};
 use serde::Serialize;
 use serde_json::json;
+use tokio::time::{Instant, sleep};
 
 use super::DONE;
 use super::driver::list;
@@ -16,6 +19,8 @@ use crate::ui::{Tone, Ui, one_line};
 use crate::view::driver::{CheckView, DriverView, condition, is_healthy, trouble};
 
 const EXIT_SOMETHING_FAILS: u8 = 1;
+const SETTLE_WITHIN: Duration = Duration::from_secs(10);
+const SETTLE_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Check the gateway and its drivers, and say how to mend what fails.
 ///
@@ -68,7 +73,7 @@ const NOT_HERE: &str = "NOT_HERE";
 
 /// Asks a gateway about itself and its drivers.
 async fn examine(client: Client, place: &str, args: &Args) -> Vec<Finding> {
-    let info = match info(client.clone()).await {
+    let info = match settled(client.clone()).await {
         Ok(info) => info,
         Err(error) => return vec![gateway_fails(&error)],
     };
@@ -78,6 +83,18 @@ async fn examine(client: Client, place: &str, args: &Args) -> Vec<Finding> {
         Err(error) => findings.push(gateway_fails(&error)),
     }
     findings
+}
+
+/// A gateway that has just been started gets a moment: its drivers answer one after the other.
+async fn settled(client: Client) -> Result<GetInfoResponse, CommandError> {
+    let deadline = Instant::now() + SETTLE_WITHIN;
+    loop {
+        let info = info(client.clone()).await?;
+        if info.ready || info.draining || Instant::now() >= deadline {
+            return Ok(info);
+        }
+        sleep(SETTLE_INTERVAL).await;
+    }
 }
 
 /// None runs. That fails only when one was named; else the drivers are checked by our own.

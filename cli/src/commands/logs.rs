@@ -51,35 +51,49 @@ pub(crate) async fn run(args: Args, global: &Global, ui: &Ui) -> Result<u8, Comm
         ui,
     };
     let mut backoff = Backoff::new(args.reconnect.limit());
-    while let Some(status) = reader.read(&args, &mut backoff).await? {
+    let read = read_all(&mut reader, &args, &mut backoff).await;
+    // What came gets out, also when no more does.
+    if let Sink::Bytes(writer) = reader.sink {
+        writer.finish().await.map_err(CommandError::output)?;
+    }
+    read.map(|()| DONE)
+}
+
+/// Reads to the end, across cuts.
+async fn read_all(
+    reader: &mut Reader<'_>,
+    args: &Args,
+    backoff: &mut Backoff,
+) -> Result<(), CommandError> {
+    while let Some(status) = reader.read(args, backoff).await? {
         if !is_cut(&status, true) {
             return Err(status.into());
         }
         let first = !backoff.is_trying();
         let Some(pause) = backoff.next(Instant::now()) else {
-            return Err(CommandError::new(
-                Kind::Lost,
-                format!(
-                    "the connection was cut, and the output of {} is incomplete",
-                    args.execution
-                ),
-            )
-            .hint(format!(
-                "`cofferdam logs --from-offset {} {}` goes on from here",
-                reader.cursor.next_offset(),
-                args.execution
-            ))
-            .caused_by(Cause(status)));
+            return Err(cut_for_good(reader, args, status));
         };
         if first {
-            ui.note("the connection to the gateway was cut; reconnecting");
+            reader
+                .ui
+                .note("the connection to the gateway was cut; reconnecting");
         }
         sleep(pause).await;
     }
-    if let Sink::Bytes(writer) = reader.sink {
-        writer.finish().await.map_err(CommandError::output)?;
-    }
-    Ok(DONE)
+    Ok(())
+}
+
+fn cut_for_good(reader: &Reader<'_>, args: &Args, status: Status) -> CommandError {
+    let id = &args.execution;
+    CommandError::new(
+        Kind::Lost,
+        format!("the connection was cut, and the output of {id} is incomplete"),
+    )
+    .hint(format!(
+        "`cofferdam logs --from-offset {} {id}` goes on from here",
+        reader.cursor.next_offset()
+    ))
+    .caused_by(Cause(status))
 }
 
 #[derive(Debug)]

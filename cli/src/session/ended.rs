@@ -40,6 +40,11 @@ impl Ended {
         }
     }
 
+    /// Something went wrong afterwards that counts more.
+    pub(super) fn but(self, error: CommandError) -> Self {
+        Self::without_result(self.execution, error)
+    }
+
     /// Tells how it ended: as JSON on the last line of stderr, or as an error for `main` to show.
     pub(crate) fn report(self, ui: &Ui) -> Result<u8, CommandError> {
         if !ui.json {

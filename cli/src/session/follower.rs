@@ -49,6 +49,8 @@ struct Follower<'a> {
     signals: Signals,
     policy: Policy,
     output: Writer,
+    /// Waits for room in `output`; until then nothing else is received.
+    pending: Option<Chunk>,
     cursor: Cursor,
     stdin: Input,
     /// Requests that go before stdin.
@@ -126,6 +128,7 @@ impl<'a> Follower<'a> {
             signals: Signals::listen()?,
             policy: Policy::default(),
             output: Writer::start(),
+            pending: None,
             cursor: Cursor::at(from_offset),
             stdin: Input {
                 is_read: false,
@@ -146,24 +149,31 @@ impl<'a> Follower<'a> {
         let mut backoff = Backoff::new(self.plan.reconnect_limit);
         loop {
             let turn = self.stream(&mut backoff).await;
-            match turn {
-                Turn::Finished(execution) => return self.flush(*execution).await,
-                Turn::Left => return self.left(),
-                Turn::Detached => return self.detached(),
-                Turn::Failed(error) => return Ended::without_result(self.latest, error),
-                Turn::Cut(status) if self.leaving.is_some() => {
-                    drop(status);
-                    return self.left();
+            return match turn {
+                Turn::Finished(execution) if self.leaving.is_some() => {
+                    self.latest = Some(*execution);
+                    self.left()
                 }
-                Turn::Cut(status) => {
-                    if !is_cut(&status, self.latest.is_some()) {
-                        return Ended::without_result(self.latest, status.into());
-                    }
-                    if let Err(ended) = self.pause(&mut backoff, status).await {
-                        return Ended::without_result(self.latest, ended);
+                Turn::Finished(execution) => {
+                    let ended = Ended::finished(*execution, self.canceled_by);
+                    self.flush(ended).await
+                }
+                Turn::Left => self.left(),
+                Turn::Cut(_) if self.leaving.is_some() => self.left(),
+                Turn::Cut(status) if is_cut(&status, self.latest.is_some()) => {
+                    match self.pause(&mut backoff, status).await {
+                        Ok(()) => continue,
+                        Err(_) if self.leaving.is_some() => self.left(),
+                        Err(error) => self.flush_without_result(error).await,
                     }
                 }
-            }
+                Turn::Cut(status) => self.flush_without_result(status.into()).await,
+                Turn::Failed(error) => self.flush_without_result(error).await,
+                Turn::Detached => {
+                    let error = self.detached();
+                    self.flush_without_result(error).await
+                }
+            };
         }
     }
 
@@ -171,9 +181,8 @@ impl<'a> Follower<'a> {
     async fn stream(&mut self, backoff: &mut Backoff) -> Turn {
         let mut link = Link::open(self.client.clone(), self.opening());
         let mut accepted = false;
-        let mut pending = None;
         loop {
-            let turn = match self.step(&mut link, &mut pending, accepted).await {
+            let turn = match self.step(&mut link, accepted).await {
                 Step::Signal(incoming) => self.on_signal(incoming),
                 Step::Event(Event::Accepted(first)) => {
                     accepted = true;
@@ -184,13 +193,13 @@ impl<'a> Follower<'a> {
                     Some(Turn::Finished(Box::new(execution)))
                 }
                 Step::Event(event) => {
-                    pending = self.on_event(event);
+                    self.pending = self.on_event(event);
                     None
                 }
                 Step::Cut(status) => Some(Turn::Cut(status)),
                 Step::OutputTaken => None,
                 Step::OutputGone(error) => {
-                    pending = None;
+                    self.pending = None;
                     self.leave(CommandError::output(error));
                     None
                 }
@@ -211,23 +220,23 @@ impl<'a> Follower<'a> {
 
     /// Waits for the next thing that happens. Every branch can be dropped without losing anything:
     /// chunks, events and keys leave their queues only when their branch wins.
-    async fn step(&mut self, link: &mut Link, pending: &mut Option<Chunk>, accepted: bool) -> Step {
+    async fn step(&mut self, link: &mut Link, accepted: bool) -> Step {
         let leave_at = self.leaving.as_ref().map(|leaving| leaving.deadline);
         let wants_input = self.stdin.receiver.is_some() && self.stdin.window.has_room();
         let has_request = (accepted && self.stdin.window.wants_to_send())
             || ((accepted || leave_at.is_some()) && !self.control.is_empty());
         tokio::select! {
             incoming = self.signals.next() => Step::Signal(incoming),
-            event = link.events.next(), if pending.is_none() => match event {
+            event = link.events.next(), if self.pending.is_none() => match event {
                 Ok(Some(ExecuteEvent { event: Some(event) })) => Step::Event(event),
                 // An event of a later version.
                 Ok(Some(ExecuteEvent { event: None })) => Step::OutputTaken,
                 Ok(None) => Step::Cut(Status::unknown("the stream ended early")),
                 Err(status) => Step::Cut(status),
             },
-            permit = self.output.queue.reserve(), if pending.is_some() => {
+            permit = self.output.queue.reserve(), if self.pending.is_some() => {
                 // A closed queue has a reason, which the next branch gets.
-                if let (Ok(permit), Some(chunk)) = (permit, pending.take()) {
+                if let (Ok(permit), Some(chunk)) = (permit, self.pending.take()) {
                     permit.send(chunk);
                 }
                 Step::OutputTaken
@@ -280,7 +289,7 @@ impl<'a> Follower<'a> {
                 incoming = self.signals.next() => {
                     self.on_signal(incoming);
                     if self.leaving.is_some() {
-                        return Err(self.leave_error());
+                        return Err(self.cut_for_good(status));
                     }
                 }
             }

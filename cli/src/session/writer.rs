@@ -54,11 +54,10 @@ impl Writer {
         }
     }
 
-    /// Waits until everything is written. Cancel-safe: what is queued is written all the same.
-    pub(crate) async fn finish(self) -> io::Result<()> {
+    /// Waits until everything is written.
+    pub(crate) async fn finish(mut self) -> io::Result<()> {
         drop(self.queue);
-        let mut result = self.result;
-        match (&mut result.0).await {
+        match (&mut self.result.0).await {
             Ok(result) => result,
             Err(_) => Err(ended()),
         }

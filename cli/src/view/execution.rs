@@ -143,13 +143,10 @@ fn quote(word: &str) -> String {
 
 /// What a shell would see, once it has ended.
 pub(crate) fn exit_text(execution: &Execution) -> String {
-    if !has_ended(execution) {
-        return String::new();
-    }
-    match (execution.exit_code, execution.signal) {
-        (Some(code), _) => code.to_string(),
-        (None, Some(signal)) => outcome::signal_name(signal),
-        (None, None) => reason(execution).unwrap_or_default(),
+    if has_ended(execution) {
+        outcome::exit_code(execution).to_string()
+    } else {
+        String::new()
     }
 }
 

@@ -166,6 +166,23 @@ fn a_platform_that_is_not_here_fails_only_for_who_needs_it() {
 }
 
 #[test]
+fn doctor_gives_a_starting_gateway_a_moment() {
+    let fake = fake(drivers()[..1].to_vec());
+    let mut calls = 0;
+    fake.on_get_info(move |_| {
+        calls += 1;
+        Ok(GetInfoResponse {
+            version: "0.1.0".into(),
+            ready: calls > 2,
+            default_driver: "process".into(),
+            ..Default::default()
+        })
+    });
+    let output = fake.run(&["doctor"]);
+    assert!(text(&output.stdout).starts_with("ok    gateway: version 0.1.0, ready"));
+}
+
+#[test]
 fn doctor_without_the_gateway_that_was_named_fails() {
     let dir = tempfile::tempdir().unwrap();
     let output = cofferdam(dir.path())

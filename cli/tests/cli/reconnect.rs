@@ -251,3 +251,32 @@ fn logs_as_json_are_one_object_a_line() {
     let output = fake.run(&["logs", "--json", "exec-1"]);
     insta::assert_snapshot!(text(&output.stdout));
 }
+
+#[test]
+fn what_came_before_the_last_cut_gets_out() {
+    const LENGTH: usize = 3_000_000;
+    let fake = Fake::start();
+    fake.on_execute(async |mut call| {
+        call.begin().await;
+        for index in 0..30_u64 {
+            call.output(index * 100_000, OutputStream::Stdout, vec![b'x'; 100_000])
+                .await;
+        }
+    });
+    fake.on_read_output(async |call| {
+        call.send(crate::support::fake::output(
+            0,
+            OutputStream::Stdout,
+            vec![b'x'; LENGTH],
+        ))
+        .await;
+    });
+    for arguments in [
+        &["run", "--reconnect-timeout", "0s", "true"][..],
+        &["logs", "-f", "--reconnect-timeout", "0s", "exec-1"],
+    ] {
+        let output = fake.run(arguments);
+        assert_eq!(output.status.code(), Some(125), "{arguments:?}");
+        assert_eq!(output.stdout.len(), LENGTH, "{arguments:?}");
+    }
+}

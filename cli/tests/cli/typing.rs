@@ -67,7 +67,7 @@ fn what_is_typed_wrong_is_our_failure() {
         &["run", "-d", "-i", "true"],
         &["kill", "-s", "NOPE", "exec-1"],
         &["port-forward", "box", "x:y"],
-        &["ls", "--json", "--driver-config"],
+        &["ls", "--driver-config"],
     ]
     .iter()
     .map(|arguments| {
@@ -128,6 +128,19 @@ fn errors_are_json_when_that_was_asked_for() {
     let error: serde_json::Value = serde_json::from_str(&text(&output.stderr)).unwrap();
     assert_eq!(error["error"]["kind"], "NO_GATEWAY");
     assert_eq!(error["exit_code"], 125);
+}
+
+#[test]
+fn usage_errors_are_json_too() {
+    let output = run(&["ls", "--json", "--frobnicate"]);
+    let error: serde_json::Value = serde_json::from_str(&text(&output.stderr)).unwrap();
+    assert_eq!(error["error"]["kind"], "USAGE");
+    assert_eq!(
+        error["error"]["message"],
+        "unexpected argument '--frobnicate' found"
+    );
+    let command = run(&["frobnicate", "--", "--json"]);
+    assert!(text(&command.stderr).starts_with("error: unrecognized subcommand"));
 }
 
 #[test]

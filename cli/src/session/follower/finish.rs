@@ -1,7 +1,5 @@
 //! The ways in which following ends, and what is still to be done then.
 
-use cofferdam_proto::gateway::v1::Execution;
-
 use super::Follower;
 use crate::error::{CommandError, Kind};
 use crate::outcome;
@@ -11,42 +9,49 @@ use crate::session::signals::{Incoming, SIGINT, SIGTERM};
 use crate::view::execution;
 
 impl Follower<'_> {
-    /// Everything has come; now everything must get out.
-    pub(super) async fn flush(mut self, execution: Execution) -> Ended {
-        if self.leaving.is_some() {
-            self.latest = Some(execution);
-            return self.left();
-        }
-        let finish = self.output.finish();
-        tokio::pin!(finish);
+    /// Everything has come that will come; now everything must get out.
+    pub(super) async fn flush(self, ended: Ended) -> Ended {
+        // The terminal stays raw until the last byte is written.
+        let Self {
+            mut output,
+            pending,
+            mut signals,
+            raw: _raw,
+            ..
+        } = self;
+        let written = async move {
+            if let Some(chunk) = pending {
+                output.write(chunk).await?;
+            }
+            output.finish().await
+        };
+        tokio::pin!(written);
         loop {
             tokio::select! {
-                written = &mut finish => {
-                    self.raw = None;
+                written = &mut written => {
                     return match written {
-                        Ok(()) => Ended::finished(execution, self.canceled_by),
-                        Err(error) => {
-                            Ended::without_result(Some(execution), CommandError::output(error))
-                        }
+                        Ok(()) => ended,
+                        Err(error) => ended.but(CommandError::output(error)),
                     };
                 }
-                incoming = self.signals.next() => {
+                incoming = signals.next() => {
                     // Whoever reads our output does not: there is nothing else left to stop.
                     if let Incoming::Signal(signal @ (SIGINT | SIGTERM)) = incoming {
-                        let error = CommandError::new(
-                            Kind::Failed,
-                            "ended before all output was written",
-                        );
-                        return Ended::without_result(
-                            Some(execution),
-                            error.exits_with(outcome::signal_code(signal)),
-                        );
+                        let text = "ended before all output was written";
+                        let code = outcome::signal_code(signal);
+                        return ended.but(CommandError::new(Kind::Failed, text).exits_with(code));
                     }
                 }
             }
         }
     }
 
+    pub(super) async fn flush_without_result(mut self, error: CommandError) -> Ended {
+        let ended = Ended::without_result(self.latest.take(), error);
+        self.flush(ended).await
+    }
+
+    /// In a hurry: what is not written by now stays unwritten.
     pub(super) fn left(mut self) -> Ended {
         self.raw = None;
         let error = self.leave_error();
@@ -67,18 +72,14 @@ impl Follower<'_> {
         }
     }
 
-    pub(super) fn detached(mut self) -> Ended {
-        self.raw = None;
-        let id = self
-            .latest
-            .as_ref()
-            .map(|execution| execution.execution_id.clone())
-            .unwrap_or_default();
-        // Not 0: the command has not succeeded, it goes on.
-        let error = CommandError::new(Kind::Failed, format!("detached from {id}, which goes on"))
-            .hint(format!(
-                "`cofferdam attach {id}` comes back ({KEYS} leaves again)"
-            ));
-        Ended::without_result(self.latest, error)
+    /// Not a success: the command has not succeeded, it goes on.
+    pub(super) fn detached(&self) -> CommandError {
+        let id = match &self.latest {
+            Some(execution) => execution.execution_id.as_str(),
+            None => "",
+        };
+        CommandError::new(Kind::Failed, format!("detached from {id}, which goes on")).hint(format!(
+            "`cofferdam attach {id}` comes back ({KEYS} leaves again)"
+        ))
     }
 }
