@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::problem::Problem;
-use super::resolve::Settled;
+use super::settled::Settled;
 use super::{ExecutionLimits, SandboxDefaults, SandboxMaximum};
 
 /// What a caller gets unasked must be something that it may ask for.

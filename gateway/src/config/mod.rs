@@ -17,6 +17,7 @@ mod paths;
 mod problem;
 mod resolve;
 mod scalar;
+mod settled;
 mod sources;
 #[cfg(test)]
 mod tests;

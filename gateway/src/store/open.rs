@@ -79,7 +79,7 @@ impl Store {
         // of making one takes fifty milliseconds. The first checkpoint brings it to the disk.
         let making = match is_new {
             true => SqliteSynchronous::Off,
-            false => wanted.clone(),
+            false => wanted,
         };
         let options = SqliteConnectOptions::new()
             .filename(path)
