@@ -43,14 +43,16 @@ pub(super) fn detect(setting: Option<&Path>) -> CgroupParent {
 fn absent(setting: Option<&Path>, mounted: bool) -> Backend {
     let why = match setting {
         Some(path) => format!(
-            "cgroup_parent {} cannot be used or has no controllers",
+            "cgroup_parent {} has no usable controllers, or is not the driver's to move processes \
+             into",
             path.display()
         ),
         None if mounted => "the driver's own cgroup has not been delegated to it".to_owned(),
         None => "no cgroup file system is mounted".to_owned(),
     };
     let fix = "start the driver as a systemd unit with Delegate=yes (a user unit will do), or \
-               create a cgroup that belongs to the driver's user and name it in cgroup_parent"
+               create a cgroup that belongs to the driver's user, start the driver in a child of \
+               it, and name it in cgroup_parent"
         .to_owned();
     Backend::Absent { why, fix }
 }
@@ -145,10 +147,11 @@ fn try_v2(hierarchy: &Hierarchy, setting: Option<&Path>) -> Option<v2::Parent> {
     {
         return None;
     }
-    if let Some(path) = setting {
-        return prepare_below(root, &root.join(relative(path)));
-    }
     let own = &hierarchy.own;
+    if let Some(path) = setting {
+        let dir = root.join(relative(path));
+        return may_move(own, &dir).then(|| prepare_below(root, &dir))?;
+    }
     // A unit with DelegateSubgroup=, or a driver that has moved here before.
     if let Some(above) = own
         .parent()
@@ -193,6 +196,17 @@ fn is_delegated(dir: &Path) -> bool {
     ["user.delegate", "trusted.delegate"].iter().any(|name| {
         rustix::fs::getxattr(dir, *name, &mut value).is_ok_and(|length| &value[..length] == b"1")
     }) || dir.join(OWN_LEAF).exists()
+}
+
+/// Whether v2 lets this process move its children to below `dir`: that takes writing to
+/// `cgroup.procs` of the nearest cgroup that is above both.
+fn may_move(own: &Path, dir: &Path) -> bool {
+    use rustix::fs::{Access, AtFlags, CWD, accessat};
+    let above_both = own.ancestors().find(|above| dir.starts_with(above));
+    above_both.is_some_and(|above| {
+        let procs = above.join(files::PROCS);
+        accessat(CWD, procs, Access::WRITE_OK, AtFlags::EACCESS).is_ok()
+    })
 }
 
 /// The processes of a delegated unit may be moved within it; of any other cgroup only oneself.
