@@ -4,6 +4,7 @@
 //! It is for tests of gateways, which get a third-party driver in a file, and for driver authors,
 //! who get an example that is complete. Its sandboxes end with it; a driver for people keeps them.
 
+mod boot;
 mod child;
 mod console;
 
@@ -24,9 +25,9 @@ use crate::error::DriverError;
 use crate::handle::{self, HandleRecord};
 use crate::proto::{
     Capabilities, FingerprintResponse, ImageSources, Isolation, NetworkClass, ReadConsoleRequest,
-    Resources, Sandbox, SandboxSpec, SandboxState, Supervisor, TerminationReason,
+    Resources, Sandbox, SandboxSpec, SandboxState, TerminationReason,
 };
-use crate::supervisor::{Bootstrap, OOM_SCORE_ADJ, SupervisorCache, Token, Workload};
+use crate::supervisor::{SupervisorCache, Token};
 use child::Child;
 use console::Console;
 
@@ -128,118 +129,6 @@ impl FakeDriver {
         let sandbox = entry.sandbox.clone();
         self.context.observations.record(&key.0, sandbox.clone());
         Ok(sandbox)
-    }
-
-    /// Begins a boot: CREATING, then RUNNING once the supervisor is there.
-    async fn boot(
-        &self,
-        key: &Key,
-        supervisor: Option<&Supervisor>,
-        token: Token,
-    ) -> Result<Sandbox, DriverError> {
-        let run_supervisor = self.lock().settings.run_supervisor;
-        let creating = self.update(key, |entry| {
-            entry.sandbox.boots += 1;
-            entry.sandbox.set_state(SandboxState::Creating);
-            entry.sandbox.termination = None;
-        })?;
-        if !run_supervisor {
-            return self.running(key, None);
-        }
-        let supervisors = Arc::clone(&self.supervisors);
-        let supervisor = supervisor.cloned();
-        // Cancelled here, the sandbox stays CREATING: a repeated call returns it, a delete ends it.
-        let binary =
-            tokio::task::spawn_blocking(move || supervisors.open(supervisor.as_ref(), None))
-                .await
-                .map_err(|error| DriverError::internal("reading the supervisor").because(error))?;
-        let started = {
-            let mut state = self.lock();
-            let entry = state
-                .sandboxes
-                .get_mut(key)
-                .ok_or_else(|| DriverError::sandbox_not_found(&key.1))?;
-            match &binary {
-                Ok(binary) => Child::spawn(
-                    binary,
-                    &entry.callback_directory,
-                    &bootstrap(entry, token),
-                    entry.console.clone(),
-                    &self.context.tasks,
-                )
-                .map_err(|error| error.to_string()),
-                Err(error) => Err(error.to_string()),
-            }
-        };
-        match started {
-            Ok(child) => {
-                self.clone()
-                    .watch_child(key.clone(), child.clone(), creating.boots);
-                self.running(key, Some(child))
-            }
-            Err(message) => self.update(key, |entry| {
-                let reason = TerminationReason::SupervisorStartFailed;
-                entry.sandbox.set_state(SandboxState::FailedState);
-                entry.sandbox.termination = Some(termination(reason, message, now_ms()));
-            }),
-        }
-    }
-
-    fn running(&self, key: &Key, child: Option<Child>) -> Result<Sandbox, DriverError> {
-        self.update(key, |entry| {
-            entry.sandbox.set_state(SandboxState::Running);
-            entry.sandbox.start_time_unix_ms = now_ms();
-            entry.sandbox.platform_id = child
-                .as_ref()
-                .map_or_else(String::new, |child| child.pid().to_string());
-            entry.child = child;
-        })
-    }
-
-    /// Waits for the end of a boot: by itself, or at the expire time.
-    fn watch_child(self, key: Key, child: Child, boots: u64) {
-        let tasks = self.context.tasks.clone();
-        tasks.spawn(async move {
-            let expire_ms = self.expire_time_ms(&key);
-            let lifetime = Duration::from_millis(expire_ms.saturating_sub(now_ms()));
-            let (ended, expired) = tokio::select! {
-                ended = child.wait() => (ended, false),
-                () = tokio::time::sleep(lifetime) => {
-                    child.kill(Duration::ZERO).await;
-                    (child.wait().await, true)
-                }
-                () = self.context.shutdown.cancelled() => {
-                    child.kill(Duration::ZERO).await;
-                    (child.wait().await, false)
-                }
-            };
-            let mut why = ended.termination(now_ms());
-            if expired {
-                why = termination(
-                    TerminationReason::Deadline,
-                    "the expire time has passed",
-                    now_ms(),
-                );
-            }
-            // Gone already, if it was deleted.
-            let _ = self.update(&key, |entry| {
-                if entry.sandbox.boots == boots && entry.sandbox.state() == SandboxState::Running {
-                    entry.sandbox.set_state(if expired {
-                        SandboxState::FailedState
-                    } else {
-                        SandboxState::Stopped
-                    });
-                    entry.sandbox.termination = Some(why);
-                    entry.child = None;
-                }
-            });
-        });
-    }
-
-    fn expire_time_ms(&self, key: &Key) -> u64 {
-        let state = self.lock();
-        let entry = state.sandboxes.get(key);
-        entry.map_or(u64::MAX, |entry| entry.spec.expire_time_unix_ms)
     }
 
     fn child(&self, key: &Key) -> Result<Option<Child>, DriverError> {
@@ -468,24 +357,6 @@ impl ComputeDriver for FakeDriver {
 
 fn key(call: &Call, sandbox_id: &str) -> Key {
     (call.gateway_id().to_owned(), sandbox_id.to_owned())
-}
-
-fn bootstrap(entry: &Entry, token: Token) -> Bootstrap {
-    let (uid, gid) = child::workload_ids(&entry.spec);
-    let workspace = entry.workspace.to_string_lossy().into_owned();
-    Bootstrap {
-        sandbox_id: entry.sandbox.sandbox_id.clone(),
-        token,
-        expire_time_unix_ms: entry.spec.expire_time_unix_ms,
-        workload: Workload {
-            uid,
-            gid,
-            home: workspace.clone(),
-            user: "sandbox".to_owned(),
-        },
-        workspace,
-        oom_score_adj: OOM_SCORE_ADJ,
-    }
 }
 
 /// Now, in Unix milliseconds.

@@ -7,7 +7,7 @@
 //!        answer ◄─ status with details ◄─ deadline · panic · shutdown ◄─ revision, order ◄─┘
 //! ```
 //!
-//! It knows nothing of sockets; [`run`](crate::run) brings those.
+//! It knows nothing of sockets; [`run`](mod@crate::run) brings those.
 
 mod answer;
 mod checks;

@@ -3,17 +3,18 @@
 //! [`validate`] holds what follows from the contract and from a driver's capabilities; a driver
 //! adds only what its platform knows. [`SpecDigest`] is what "the same spec" means.
 
+mod digest;
+mod violations;
+
 use std::collections::HashSet;
-use std::fmt;
 
-use prost::Message as _;
-use sha2::{Digest as _, Sha256};
-
-use crate::error::DriverError;
 use crate::proto::{
     Capabilities, FieldViolation, Isolation, Limits, Mount, NetworkClass, SandboxSpec, image_spec,
     mount,
 };
+
+pub use digest::SpecDigest;
+pub use violations::Violations;
 
 /// Bounds of the contract (its rule 7).
 pub mod bounds {
@@ -33,127 +34,6 @@ pub mod bounds {
     pub const STRUCT_BYTES_MAX: usize = 256 * 1024;
     /// Bytes of a message.
     pub const MESSAGE_BYTES_MAX: usize = 4 * 1024 * 1024;
-}
-
-/// Collects violations, so that all are reported and not only the first.
-#[derive(Debug, Default)]
-pub struct Violations(Vec<FieldViolation>);
-
-impl Violations {
-    /// None yet.
-    #[must_use]
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// Adds one: the field's path from the message, and what is wrong and what is allowed.
-    pub fn add(&mut self, field: impl Into<String>, message: impl Into<String>) {
-        self.0.push(FieldViolation {
-            field: field.into(),
-            message: message.into(),
-        });
-    }
-
-    /// Adds one unless `ok`.
-    pub fn check(&mut self, ok: bool, field: &str, message: &str) {
-        if !ok {
-            self.add(field, message);
-        }
-    }
-
-    /// A string within the contract's bound.
-    pub fn string(&mut self, field: &str, value: &str) {
-        if value.len() > bounds::STRING_BYTES_MAX {
-            let (len, max) = (value.len(), bounds::STRING_BYTES_MAX);
-            self.add(field, format!("has {len} bytes; at most {max} are allowed"));
-        }
-    }
-
-    /// A list within the contract's bound.
-    pub fn list(&mut self, field: &str, len: usize) {
-        if len > bounds::LIST_ITEMS_MAX {
-            let max = bounds::LIST_ITEMS_MAX;
-            self.add(field, format!("has {len} items; at most {max} are allowed"));
-        }
-    }
-
-    /// A map within the contract's bounds.
-    pub fn map<'a>(
-        &mut self,
-        field: &str,
-        entries: impl Iterator<Item = (&'a String, &'a String)>,
-    ) {
-        let mut count = 0_usize;
-        for (key, value) in entries {
-            count += 1;
-            if key.len() > bounds::MAP_KEY_BYTES_MAX || value.len() > bounds::MAP_VALUE_BYTES_MAX {
-                let key: String = key.chars().take(64).collect();
-                self.add(
-                    format!("{field}[{key:?}]"),
-                    format!(
-                        "a key may have {} bytes, a value {}",
-                        bounds::MAP_KEY_BYTES_MAX,
-                        bounds::MAP_VALUE_BYTES_MAX
-                    ),
-                );
-            }
-        }
-        if count > bounds::MAP_ENTRIES_MAX {
-            let max = bounds::MAP_ENTRIES_MAX;
-            self.add(
-                field,
-                format!("has {count} entries; at most {max} are allowed"),
-            );
-        }
-    }
-
-    /// An id: 1 to 63 bytes of `[a-z0-9-]`, not beginning with a dash.
-    pub fn id(&mut self, field: &str, value: &str) {
-        if !is_id(value) {
-            self.add(
-                field,
-                "must be 1 to 63 bytes of [a-z0-9-], not beginning with a dash",
-            );
-        }
-    }
-
-    /// Whether nothing was found.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
-    /// What was found.
-    #[must_use]
-    pub fn into_vec(self) -> Vec<FieldViolation> {
-        self.0
-    }
-
-    /// What was found, as an error if there is any.
-    ///
-    /// # Errors
-    /// If there are any.
-    pub fn into_violations(self) -> Result<(), Vec<FieldViolation>> {
-        if self.0.is_empty() {
-            Ok(())
-        } else {
-            Err(self.0)
-        }
-    }
-
-    /// `INVALID_ARGUMENT` with all of them, if there are any.
-    ///
-    /// # Errors
-    /// If there are any.
-    pub fn into_result(self) -> Result<(), DriverError> {
-        self.into_violations().map_err(DriverError::invalid)
-    }
-}
-
-impl Extend<FieldViolation> for Violations {
-    fn extend<T: IntoIterator<Item = FieldViolation>>(&mut self, iter: T) {
-        self.0.extend(iter);
-    }
 }
 
 /// Whether `value` is an id in the contract's sense.
@@ -376,51 +256,6 @@ fn is_hostname(name: &str) -> bool {
         && name
             .bytes()
             .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
-}
-
-/// SHA-256 of a spec in a deterministic form: what "the same spec" means for a repeated create.
-///
-/// Credentials count only the first time: they may have been renewed when a create is repeated,
-/// and a digest of them has no business on a disk.
-#[derive(Clone, PartialEq, Eq)]
-pub struct SpecDigest([u8; 32]);
-
-impl SpecDigest {
-    /// Of this spec.
-    #[must_use]
-    pub fn of(spec: &SandboxSpec) -> Self {
-        let mut spec = spec.clone();
-        if let Some(image) = &mut spec.image {
-            image.credentials = None;
-        }
-        // Deterministic: fields by number, maps by key (the generated code has BTreeMaps).
-        Self(Sha256::digest(spec.encode_to_vec()).into())
-    }
-
-    /// In hexadecimal digits, to be stored as a label or in a record.
-    #[must_use]
-    pub fn to_hex(&self) -> String {
-        hex::encode(self.0)
-    }
-
-    /// Decides about a repeated create: the stored digest (as [`to_hex`](Self::to_hex) gave it) of
-    /// the sandbox that exists, against this one.
-    ///
-    /// # Errors
-    /// `ALREADY_EXISTS` when they differ.
-    pub fn check(&self, stored_hex: &str, sandbox_id: &str) -> Result<(), DriverError> {
-        if self.to_hex() == stored_hex {
-            Ok(())
-        } else {
-            Err(DriverError::sandbox_exists(sandbox_id))
-        }
-    }
-}
-
-impl fmt::Debug for SpecDigest {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "SpecDigest({})", self.to_hex())
-    }
 }
 
 #[cfg(test)]

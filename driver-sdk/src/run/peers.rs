@@ -1,7 +1,6 @@
 //! Who may call, by what the kernel says about the other side of a connection.
 
 use std::collections::BTreeSet;
-use std::os::unix::fs::MetadataExt as _;
 
 use tokio::net::UnixStream;
 
@@ -44,16 +43,29 @@ impl Peers {
     }
 }
 
-/// The user of the process that started this one.
+/// The user of the process that started this one. Not the owner of its /proc directory, which is
+/// root for a process that may not be dumped.
 fn parent_user() -> Option<u32> {
-    let parent = rustix::process::getppid()?;
-    let directory = format!("/proc/{}", parent.as_raw_nonzero());
-    Some(std::fs::metadata(directory).ok()?.uid())
+    let parent = rustix::process::getppid()?.as_raw_nonzero();
+    effective_user(&std::fs::read_to_string(format!("/proc/{parent}/status")).ok()?)
+}
+
+/// The second number in the line `Uid:` of /proc/PID/status.
+fn effective_user(status: &str) -> Option<u32> {
+    let users = status.lines().find_map(|line| line.strip_prefix("Uid:"))?;
+    users.split_whitespace().nth(1)?.parse().ok()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_effective_user_is_read_from_the_status() {
+        let status = "Name:\tx\nUid:\t1000\t7\t1000\t1000\n";
+        assert_eq!(effective_user(status), Some(7));
+        assert!(parent_user().is_some());
+    }
 
     #[tokio::test]
     async fn other_users_are_refused() {
