@@ -24,6 +24,7 @@ mod inventory;
 mod launch;
 mod log;
 mod predecessor;
+mod process;
 mod registry;
 mod schema;
 mod shared;

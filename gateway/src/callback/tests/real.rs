@@ -10,8 +10,8 @@ struct Supervisor(Child);
 impl Supervisor {
     #[allow(clippy::print_stderr, reason = "a skip prints its reason")]
     fn start(setup: &Setup) -> Option<Self> {
-        let Some(binaries) = std::env::var_os("COFFERDAM_BIN_DIR") else {
-            eprintln!("skipped: COFFERDAM_BIN_DIR does not say where the supervisor is");
+        let Some(binaries) = std::env::var_os("COFFERDAM_LIBEXEC") else {
+            eprintln!("skipped: COFFERDAM_LIBEXEC does not say where the supervisor is");
             return None;
         };
         let program = Path::new(&binaries).join("cofferdam-supervisor");
