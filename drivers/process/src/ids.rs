@@ -122,10 +122,13 @@ impl IdBlocks {
     }
 
     fn lock(&self) -> io::Result<File> {
-        fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(&self.dir)?;
+        // What is above it may be the gateway's, with a socket that others are to find.
+        let mut directories = fs::DirBuilder::new();
+        directories.recursive(true);
+        if let Some(above) = self.dir.parent() {
+            directories.mode(0o755).create(above)?;
+        }
+        directories.mode(0o700).create(&self.dir)?;
         let dir = File::open(&self.dir)?;
         flock(&dir, FlockOperation::LockExclusive)?;
         Ok(dir)
@@ -192,6 +195,19 @@ mod tests {
         blocks.release(first, "sbx-a").unwrap();
         blocks.release(first, "sbx-a").unwrap();
         assert_eq!(blocks.claim("sbx-a", dir.path()).unwrap(), first);
+    }
+
+    #[test]
+    fn the_claims_are_private_and_what_is_above_them_is_not() {
+        use std::os::unix::fs::PermissionsExt;
+        let dir = tempfile::tempdir().unwrap();
+        let blocks = IdBlocks::new(dir.path().join("run/ids"));
+        blocks.claim("sbx-a", dir.path()).unwrap();
+        let mode = |name: &str| {
+            let about = fs::metadata(dir.path().join(name)).unwrap();
+            about.permissions().mode() & 0o777
+        };
+        assert_eq!((mode("run") & 0o111, mode("run/ids")), (0o111, 0o700));
     }
 
     #[test]
