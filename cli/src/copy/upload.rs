@@ -15,6 +15,7 @@ use futures_util::StreamExt as _;
 use sha2::{Digest as _, Sha256};
 use tokio::sync::{mpsc, oneshot};
 use tokio_stream::wrappers::ReceiverStream;
+use tonic::Code;
 
 use super::download::differs;
 use super::pack::{PackError, pack};
@@ -122,6 +123,7 @@ async fn file(
 ) -> Result<Copied, CommandError> {
     let (sender, receiver) = mpsc::channel(QUEUE_CHUNKS);
     let (done, sent) = oneshot::channel();
+    let makes_parents = open.parents;
     let open = WriteFileOpen { mode, ..open };
     // On a thread: a disk or a terminal may be slow. It ends when the stream does.
     std::thread::spawn(move || {
@@ -142,6 +144,13 @@ async fn file(
         }
         (Err(error), Err(status)) if error.kind() == io::ErrorKind::BrokenPipe => {
             return Err(status.into());
+        }
+        (Ok(_), Err(status)) if status.code() == Code::NotFound && !makes_parents => {
+            let error = CommandError::from(status);
+            return Err(match error.hint {
+                Some(_) => error,
+                None => error.hint("--parents makes missing directories"),
+            });
         }
         (Ok(_), Err(status)) => return Err(status.into()),
         (Err(error), _) => return Err(CommandError::io(format!("cannot read {shown}"), error)),
