@@ -190,7 +190,7 @@ impl Hello {
         let cancel = self.cancel.child_token();
         let guard = cancel.clone().drop_guard();
         let options = ChannelOptions {
-            keep_alive: None,
+            keep_alive: Some(session::KEEP_ALIVE),
             tasks: &self.tasks,
             cancel,
         };

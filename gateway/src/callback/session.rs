@@ -10,14 +10,19 @@ use tokio::time::{sleep, timeout};
 use wire::supervisor_client::SupervisorClient;
 
 use super::hello::Proof;
-use crate::transport::Channel;
+use crate::transport::{Channel, KeepAlive};
 
+/// Whether the other side is there at all is found out below the calls, where bulk that nobody reads
+/// cannot get in the way. A machine may be busy for seconds.
+pub(super) const KEEP_ALIVE: KeepAlive = KeepAlive {
+    interval: Duration::from_secs(5),
+    timeout: Duration::from_secs(15),
+};
 /// Between pings of a live session.
 const PING_INTERVAL: Duration = Duration::from_secs(5);
-/// A ping without an answer for so long ends the session. A machine may be busy for seconds.
-const PING_DEADLINE: Duration = Duration::from_secs(15);
-/// Before it does: once more. The gateway itself may have been stopped for a while.
-const LAST_PING_DEADLINE: Duration = Duration::from_secs(3);
+/// Pings without an answer for so long end a session although the other side is there: its calls
+/// stand still, and a new session is better.
+const STALL_MAX: Duration = Duration::from_secs(60);
 /// For the first ping, after which a session counts.
 const FIRST_PING_DEADLINE: Duration = Duration::from_secs(10);
 
@@ -110,20 +115,17 @@ impl Session {
         self.ping(FIRST_PING_DEADLINE).await
     }
 
-    /// Pings until it has ended, and ends it when it does not answer.
+    /// Pings until it has ended, and ends it when its calls stand still.
     pub(super) async fn watch(&self) {
-        let silent = async {
-            loop {
+        let stalled = async {
+            while self.ping(STALL_MAX).await {
                 sleep(PING_INTERVAL).await;
-                if !self.ping(PING_DEADLINE).await && !self.ping(LAST_PING_DEADLINE).await {
-                    return;
-                }
             }
         };
         tokio::select! {
             () = self.closed() => {}
-            () = silent => {
-                tracing::warn!(session.id = self.id(), "the supervisor does not answer pings");
+            () = stalled => {
+                tracing::warn!(session.id = self.id(), "the supervisor does not answer calls");
                 self.cut();
                 self.closed().await;
             }

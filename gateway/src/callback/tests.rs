@@ -18,6 +18,7 @@ use super::*;
 use crate::model::SandboxId;
 
 mod hostile;
+mod liveness;
 mod real;
 mod supervisor;
 

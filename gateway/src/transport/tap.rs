@@ -120,6 +120,10 @@ impl TapState {
     }
 }
 
+fn closed() -> String {
+    "the other side closed the connection".to_owned()
+}
+
 /// An error with its causes, on one line.
 fn chain(error: &dyn std::error::Error) -> String {
     let causes = std::iter::successors(error.source(), |cause| cause.source());
@@ -182,11 +186,12 @@ impl<S: AsyncRead + Unpin> AsyncRead for Tap<S> {
         let result = ready!(Pin::new(&mut this.stream).poll_read(cx, buffer));
         let read = &buffer.filled()[before..];
         match &result {
-            Err(error) => this.state.set_reason(|| error.to_string()),
-            Ok(()) if read.is_empty() => {
-                let reason = || "the other side closed the connection".to_owned();
-                this.state.set_reason(reason);
+            // With unread bytes of ours an end is a reset.
+            Err(error) if error.kind() != io::ErrorKind::ConnectionReset => {
+                this.state.set_reason(|| error.to_string());
             }
+            Err(_) => this.state.set_reason(closed),
+            Ok(()) if read.is_empty() => this.state.set_reason(closed),
             Ok(()) => {
                 this.heard = true;
                 this.state.note_read(read);

@@ -2,6 +2,8 @@
 
 use std::convert::Infallible;
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use cofferdam_proto::hello::{self, Frame, Scanner};
@@ -139,11 +141,30 @@ impl Scripted {
     }
 
     pub(super) async fn answer_pings(self) {
+        self.answer(usize::MAX, std::future::pending()).await;
+    }
+
+    /// Answers so many calls, then none; does nothing at all from `freeze` on.
+    pub(super) async fn answer(self, calls: usize, freeze: impl Future<Output = ()>) {
         let stream = Prefixed::new(self.scanner.into_rest(), self.stream);
-        let connection = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
-        let _ = connection
-            .serve_connection(TokioIo::new(stream), service_fn(pong))
-            .await;
+        let count = Arc::new(AtomicUsize::new(0));
+        let service = service_fn(move |request| {
+            let answered = count.fetch_add(1, Ordering::Relaxed) < calls;
+            async move {
+                if !answered {
+                    std::future::pending::<()>().await;
+                }
+                pong(request).await
+            }
+        });
+        let builder = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+        let mut connection = builder.serve_connection(TokioIo::new(stream), service);
+        tokio::select! {
+            _ = &mut connection => return,
+            () = freeze => {}
+        }
+        // The stream stays open.
+        std::future::pending::<()>().await;
     }
 }
 

@@ -83,6 +83,47 @@ async fn a_socket_of_another_user_is_refused() {
     assert_eq!(script.count("Handshake"), 0);
 }
 
+/// Not a test in this process: in a child, listens where it is told to until its stdin ends.
+#[tokio::test]
+async fn child_listener() {
+    if let Some(path) = std::env::var_os(LISTENER) {
+        let _listener = UnixListener::bind(path).unwrap();
+        let _ = tokio::io::stdin().read(&mut [0; 1]).await;
+    }
+}
+
+/// Set in the process that is to listen.
+const LISTENER: &str = "COFFERDAM_TEST_LISTENER";
+
+#[tokio::test]
+#[allow(clippy::print_stderr, reason = "a skip prints its reason")]
+async fn what_listens_must_belong_to_the_sockets_owner() {
+    let (dir, socket) = socket_path();
+    std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o777)).unwrap();
+    let mut command = tokio::process::Command::new(std::env::current_exe().unwrap());
+    command
+        .args(["--exact", "driver::tests::reach::child_listener"])
+        .env(LISTENER, &socket)
+        .stdin(std::process::Stdio::piped())
+        .uid(12345)
+        .kill_on_drop(true);
+    let Ok(_child) = command.spawn() else {
+        eprintln!("skipped: cannot start a process of another user (not root?)");
+        return;
+    };
+    within(async {
+        while !socket.exists() {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    std::os::unix::fs::chown(&socket, Some(0), None).unwrap();
+    std::fs::set_permissions(&socket, std::fs::Permissions::from_mode(0o600)).unwrap();
+    let gateway = Gateway::with_socket(eager(), &socket);
+    let view = refused(&gateway.driver()).await;
+    assert!(view.error.contains("runs as uid 12345"), "{view:?}");
+}
+
 /// A listener that treats every connection in one way.
 fn listen<F>(socket: &Path, treat: impl Fn(UnixStream) -> F + Send + 'static)
 where
