@@ -1,7 +1,8 @@
 //! Measures launches: `cargo run --release --example measure -- [COUNT [SHIM [SUPERVISOR]]]`.
 //!
 //! Prints the time from `launch()` to the supervisor's exec, the time of `destroy()`, and the
-//! shim's memory. As root with cgroups below `cofferdam-test-measure`, else without.
+//! shim's memory. As root with cgroups below `cofferdam-test-measure` (or, with `AUTO_CGROUP`, where
+//! a driver would put them), else, or with `NO_CGROUPS`, without. `PAUSE_MS` rests between launches.
 #![allow(clippy::print_stdout, reason = "it is a report")]
 
 use std::path::{Path, PathBuf};
@@ -33,7 +34,8 @@ async fn main() {
     let dir = tempfile::tempdir().unwrap();
     let root = rustix::process::geteuid().is_root();
     let cgroups = if root && std::env::var_os("NO_CGROUPS").is_none() {
-        CgroupParent::detect(Some(Path::new("cofferdam-test-measure")))
+        let auto = std::env::var_os("AUTO_CGROUP").is_some();
+        CgroupParent::detect((!auto).then_some(Path::new("cofferdam-test-measure")))
     } else {
         CgroupParent::absent("not wanted", "")
     };
@@ -62,6 +64,7 @@ async fn main() {
     report("launch to exec", &mut launches);
     report("destroy", &mut destroys);
     memory.sort_unstable();
+    println!("cgroups: {:?} in {:?}", cgroups.version(), cgroups.dirs());
     println!(
         "shim private memory: median {} KiB",
         memory[memory.len() / 2]

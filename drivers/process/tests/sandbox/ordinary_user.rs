@@ -50,7 +50,7 @@ fn an_ordinary_user_gets_the_same_sandboxes() {
         let mut command = Command::new("sh");
         let enter = "test -z \"$SEAT\" || echo $$ > $SEAT/cgroup.procs; exec setpriv \"$@\"";
         command.args(["-c", enter, "sh"]);
-        seat.iter().for_each(|seat| drop(command.env("SEAT", seat)));
+        command.envs(seat.iter().map(|seat| ("SEAT", seat)));
         command.args([format!("--reuid={USER}"), format!("--regid={USER}")]);
         command.args([
             "--clear-groups",
@@ -65,7 +65,7 @@ fn an_ordinary_user_gets_the_same_sandboxes() {
         command
             .env("COFFERDAM_TEST_SHIM", &shim)
             .env("COFFERDAM_TEST_INIT", &init);
-        cgroup.map(|parent| command.env("COFFERDAM_TEST_CGROUP", parent));
+        command.envs(cgroup.map(|parent| ("COFFERDAM_TEST_CGROUP", parent)));
         command.output()
     };
     let ran = [run(Some(&parent), &[]), run(None, &["bounds"])];
