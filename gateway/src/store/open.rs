@@ -84,7 +84,6 @@ impl Store {
         let options = SqliteConnectOptions::new()
             .filename(path)
             .create_if_missing(true)
-            .journal_mode(SqliteJournalMode::Wal)
             .synchronous(wanted)
             .busy_timeout(BUSY_TIMEOUT)
             .statement_cache_capacity(PREPARED_MAX)
@@ -94,6 +93,10 @@ impl Store {
         let opening = |source| StoreError::query("open", path, source);
         let making = options.clone().synchronous(making);
         let mut connection = making.connect().await.map_err(opening)?;
+        // Not among the options, which would be set in an order that waits for the disk.
+        let wal = "PRAGMA journal_mode = WAL";
+        connection.execute(wal).await.map_err(opening)?;
+        let options = options.journal_mode(SqliteJournalMode::Wal);
         check(&mut connection, path).await?;
         migrate::run(&mut connection, path).await?;
         let gateway_id = gateway_id(&mut connection).await.map_err(opening)?;
