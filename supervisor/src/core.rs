@@ -4,10 +4,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use cofferdam_proto::supervisor::v1::EnvironmentVariable;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
 
+use crate::files::Workspace;
 use crate::hello::Identity;
 use crate::killer::Killer;
 use crate::process::{Defaults, Process, Table};
@@ -18,6 +19,9 @@ use crate::tree::{self, Roots};
 /// A tree that outlasts this holds a process that sleeps in the kernel; it is tried again.
 const KILL_PATIENCE: Duration = Duration::from_secs(1);
 
+/// Half of the threads for blocking work, so that other file operations always find one.
+const ARCHIVES_MAX: usize = 8;
+
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct Core {
@@ -26,6 +30,9 @@ pub(crate) struct Core {
     pub(crate) table: Table,
     pub(crate) reaper: Reaper,
     pub(crate) tasks: TaskTracker,
+    pub(crate) workspace: Workspace,
+    /// Each archive under way takes one.
+    pub(crate) archive_turns: Arc<Semaphore>,
     /// When to end, Unix time in ms; 0 for never.
     pub(crate) expire_time_unix_ms: watch::Sender<u64>,
     /// As the bootstrap says, for a `Configure` that says nothing.
@@ -50,6 +57,8 @@ impl Core {
             table: Table::new(reaper.clone(), tasks.clone()),
             reaper,
             tasks,
+            workspace: Workspace::new(defaults.workspace.clone()),
+            archive_turns: Arc::new(Semaphore::new(ARCHIVES_MAX)),
             expire_time_unix_ms: watch::channel(expire_time_unix_ms).0,
             first_expire_time_unix_ms: expire_time_unix_ms,
             ending: watch::channel(None).0,
@@ -108,10 +117,6 @@ impl Core {
         }
         let mut killed = 0;
         while let Some(roots) = process.roots() {
-            if let Some(shim) = process.shim() {
-                // A shim of the workload's own user may have been stopped by it.
-                let _ = crate::signal::send(shim, Signal::CONTINUE);
-            }
             let strays = roots.strays;
             killed += self.kill(roots).await;
             // With a live shim, its end is the proof. Without one, the look that found nobody is.

@@ -18,6 +18,7 @@ mod args;
 mod bootstrap;
 mod callback;
 mod core;
+mod files;
 mod hello;
 mod init;
 mod killer;

@@ -2,7 +2,7 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 
-use rustix::fs::{Gid, Mode, OFlags, Uid, fchown, fcntl_getfl, fcntl_setfl};
+use rustix::fs::{Gid, Mode, OFlags, Uid, fchmod, fchown, fcntl_getfl, fcntl_setfl};
 use rustix::io::{Errno, FdFlags, fcntl_setfd};
 use rustix::pty::{OpenptFlags, ioctl_tiocgptpeer, openpt, unlockpt};
 use rustix::termios::{
@@ -29,8 +29,9 @@ pub(crate) fn open(size: Winsize, user: User) -> rustix::io::Result<Pty> {
     let slave = ioctl_tiocgptpeer(&master, flags | OpenptFlags::CLOEXEC)?;
     fcntl_setfd(&slave, FdFlags::CLOEXEC)?;
     if user.differs {
+        // In this order: the mode of what belongs to somebody else could not be set any more.
+        fchmod(&slave, Mode::from_raw_mode(0o600))?;
         fchown(&slave, Some(Uid::from_raw(user.uid)), None::<Gid>)?;
-        rustix::fs::fchmod(&slave, Mode::from_raw_mode(0o600))?;
     }
     let mut modes = tcgetattr(&slave)?;
     modes.input_modes |= InputModes::IUTF8;

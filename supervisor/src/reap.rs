@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{oneshot, watch};
 
 use crate::process::Stacks;
+use crate::signal::{self, Signal};
 
 /// How a process ended, as the kernel tells its parent.
 #[derive(Clone, Copy, Debug, Default)]
@@ -35,9 +36,19 @@ struct Known {
     shim_count: watch::Sender<usize>,
 }
 
+/// Whether a shim is there, and if not, what that means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ShimLife {
+    Alive,
+    /// It had nobody left to wait for.
+    Finished,
+    /// Whoever was below it is below the supervisor now.
+    Killed,
+}
+
 #[derive(Debug)]
 struct Shim {
-    gone: watch::Sender<bool>,
+    life: watch::Sender<ShimLife>,
     stacks: Option<Stacks>,
 }
 
@@ -46,16 +57,15 @@ impl Reaper {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Makes a shim and knows it, while nobody can look in between. The receiver turns true when the
-    /// shim is gone, and with it, unless it was killed, its whole tree.
+    /// Makes a shim and knows it, while nobody can look in between.
     pub(crate) fn register<E>(
         &self,
         make: impl FnOnce() -> Result<i32, E>,
-    ) -> Result<(i32, watch::Receiver<bool>), E> {
+    ) -> Result<(i32, watch::Receiver<ShimLife>), E> {
         let mut known = self.known();
         let pid = make()?;
-        let (gone, receiver) = watch::channel(false);
-        known.shims.insert(pid, Shim { gone, stacks: None });
+        let (life, receiver) = watch::channel(ShimLife::Alive);
+        known.shims.insert(pid, Shim { life, stacks: None });
         known.shim_count.send_replace(known.shims.len());
         Ok((pid, receiver))
     }
@@ -79,24 +89,33 @@ impl Reaper {
         let _ = count.wait_for(|count| *count == 0).await;
     }
 
-    /// Waits for a process whose shim was killed, so that it is our own child now.
+    /// Waits for a process whose shim was killed, so that it is our own child now. An error if it is
+    /// not: then nobody can know any more how it ended.
     pub(crate) fn adopt(&self, pid: i32) -> oneshot::Receiver<WaitStatus> {
         let (sender, receiver) = oneshot::channel();
         let mut known = self.known();
         match known.recent.iter().find(|(recent, _)| *recent == pid) {
             // The receiver is right here.
             Some((_, status)) => drop(sender.send(*status)),
-            None => drop(known.adopted.insert(pid, sender)),
+            None if is_child(pid) => drop(known.adopted.insert(pid, sender)),
+            None => drop(sender),
         }
         receiver
     }
 
-    /// Reaps whatever has ended.
+    /// Reaps whatever has ended, and lets shims that were stopped go on.
     pub(crate) fn reap(&self) {
         while let Some((pid, status)) = wait_for_any() {
             let mut known = self.known();
+            if libc::WIFSTOPPED(status.status) {
+                if known.shims.contains_key(&pid) {
+                    // Somebody in the sandbox wants it not to tell. It goes on.
+                    let _ = signal::send(pid, Signal::CONTINUE);
+                }
+                continue;
+            }
             if let Some(shim) = known.shims.remove(&pid) {
-                shim.gone.send_replace(true);
+                shim.life.send_replace(life_of(status.status));
                 known.shim_count.send_replace(known.shims.len());
             } else if let Some(sender) = known.adopted.remove(&pid) {
                 // The process's task may have ended meanwhile.
@@ -111,12 +130,30 @@ impl Reaper {
     }
 }
 
+fn life_of(status: i32) -> ShimLife {
+    if libc::WIFEXITED(status) && libc::WEXITSTATUS(status) == 0 {
+        ShimLife::Finished
+    } else {
+        ShimLife::Killed
+    }
+}
+
+fn is_child(pid: i32) -> bool {
+    let options = libc::WEXITED | libc::WNOWAIT | libc::WNOHANG | libc::__WALL;
+    let Ok(id) = libc::id_t::try_from(pid) else {
+        return false;
+    };
+    // SAFETY: no result is asked for.
+    unsafe { libc::waitid(libc::P_PID, id, std::ptr::null_mut(), options) == 0 }
+}
+
 fn wait_for_any() -> Option<(i32, WaitStatus)> {
     let mut status = 0;
     // SAFETY: a zeroed rusage is valid.
     let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
+    let options = libc::WNOHANG | libc::WUNTRACED | libc::__WALL;
     // SAFETY: both are ours.
-    let pid = unsafe { libc::wait4(-1, &mut status, libc::WNOHANG | libc::__WALL, &mut usage) };
+    let pid = unsafe { libc::wait4(-1, &mut status, options, &mut usage) };
     if pid <= 0 {
         return None;
     }

@@ -22,8 +22,8 @@ use crate::service::SupervisorService;
 
 /// Bounds what an unread stream can hold in memory on either side.
 const STREAM_WINDOW_BYTES: u32 = 256 * 1024;
-/// At least so many streams may stall before the whole connection does.
-const CONNECTION_WINDOW_BYTES: u32 = 16 * 1024 * 1024;
+/// All streams may stall at once, and calls still get through. This is a limit, not a buffer.
+const CONNECTION_WINDOW_BYTES: u32 = STREAM_WINDOW_BYTES * STREAMS_MAX;
 const FRAME_BYTES_MAX: u32 = 128 * 1024;
 const STREAMS_MAX: u32 = 1024;
 /// Per stream: what has been produced, and not yet been let through by the window.

@@ -1,7 +1,9 @@
 //! The one place where errors become gRPC statuses.
 
-use tonic::Status;
+use rustix::io::Errno;
+use tonic::{Code, Status};
 
+use crate::files::FileError;
 use crate::process::{SpecError, StdinError, TableError};
 use crate::signal::NoSuchSignal;
 
@@ -32,5 +34,38 @@ impl From<StdinError> for Status {
 impl From<NoSuchSignal> for Status {
     fn from(error: NoSuchSignal) -> Self {
         Self::invalid_argument(format!("signal: {error}"))
+    }
+}
+
+impl From<FileError> for Status {
+    fn from(error: FileError) -> Self {
+        let code = match &error {
+            FileError::System { errno, .. } => of_errno(*errno),
+            FileError::Path { .. } | FileError::Archive(_) | FileError::Entry { .. } => {
+                Code::InvalidArgument
+            }
+            FileError::Kind { .. } => Code::FailedPrecondition,
+            FileError::Hidden { .. } => Code::PermissionDenied,
+            FileError::Digest { .. } => Code::DataLoss,
+            FileError::Shrank { .. } | FileError::Stream => Code::Aborted,
+        };
+        Self::new(code, error.to_string())
+    }
+}
+
+/// By who has to act: the caller with another path, the caller with other rights, …
+fn of_errno(errno: Errno) -> Code {
+    match errno {
+        Errno::NOENT => Code::NotFound,
+        Errno::ACCESS | Errno::PERM | Errno::ROFS => Code::PermissionDenied,
+        Errno::EXIST => Code::AlreadyExists,
+        Errno::NOTDIR | Errno::ISDIR | Errno::NOTEMPTY | Errno::BUSY | Errno::TXTBSY => {
+            Code::FailedPrecondition
+        }
+        Errno::NOSPC | Errno::DQUOT | Errno::FBIG | Errno::NOMEM | Errno::MFILE | Errno::NFILE => {
+            Code::ResourceExhausted
+        }
+        Errno::INVAL | Errno::NAMETOOLONG | Errno::LOOP | Errno::XDEV => Code::InvalidArgument,
+        _ => Code::Internal,
     }
 }

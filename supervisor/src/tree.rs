@@ -112,8 +112,8 @@ fn select(entries: &[Entry], roots: &Roots, shims: &HashSet<i32>, own: i32) -> V
     let mut found: Vec<Entry> = Vec::new();
     let mut pending: Vec<i32> = roots.above.clone();
     for entry in entries {
-        let is_stray = roots.strays && entry.parent == own && !shims.contains(&entry.pid);
-        if is_stray || roots.lost == Some(entry.pid) {
+        let is_ours = entry.parent == own && !shims.contains(&entry.pid);
+        if is_ours && (roots.strays || roots.lost == Some(entry.pid)) {
             found.push(*entry);
             pending.push(entry.pid);
         }

@@ -350,11 +350,13 @@ pub struct ProcessExited {
     pub cpu_system_us: u64,
     #[prost(uint64, tag = "9")]
     pub max_rss_bytes: u64,
+    /// Unset: it has ended, but how is not to be known, since somebody in the sandbox killed what watched it. Not a success.
     #[prost(oneof = "process_exited::Result", tags = "1, 2, 3")]
     pub result: ::core::option::Option<process_exited::Result>,
 }
 /// Nested message and enum types in `ProcessExited`.
 pub mod process_exited {
+    /// Unset: it has ended, but how is not to be known, since somebody in the sandbox killed what watched it. Not a success.
     #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
     pub enum Result {
         /// Exit status, 0 to 255.

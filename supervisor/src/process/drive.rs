@@ -11,20 +11,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Buf as _, Bytes};
-use cofferdam_proto::supervisor::v1::OutputStream;
-use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep_until};
 
-use super::launch::{Borrowed, Ends, Launched};
+use super::launch::{Borrowed, Launched};
 use super::plan::Stage;
 use super::shim::{ENDED, REPORT_BYTES, Report, STARTED};
 use super::source::{ReadOutcome, Sink, Source};
 use super::{ExitResult, Phase, Process};
 use crate::log::log;
 use crate::pty;
-use crate::readiness;
 use crate::reap::{Reaper, WaitStatus};
 
 /// How long after the end of the main process its descendants may hold its output open.
@@ -52,7 +49,8 @@ pub(super) struct Driver {
 
 #[derive(Debug)]
 struct Ended {
-    status: WaitStatus,
+    result: ExitResult,
+    usage: WaitStatus,
     drain_until: Instant,
     /// What was already written at the end, and so must still be read.
     owed_bytes: [u64; 2],
@@ -62,6 +60,8 @@ struct Ended {
 enum Event {
     Started(Report),
     Ended(WaitStatus),
+    /// The process has ended, and how is not to be known.
+    EndedUnseen,
     ShimLost,
     Read(usize, ReadOutcome),
     Written(io::Result<usize>),
@@ -69,46 +69,22 @@ enum Event {
 }
 
 impl Driver {
-    pub(super) fn new(
-        launched: Launched,
-        reaper: Reaper,
-        name: String,
-        directory: String,
-    ) -> io::Result<Self> {
-        let report = readiness::watch(launched.report, Interest::READABLE)?;
-        let (sources, sink, terminal) = match launched.ends {
-            Ends::Pipes {
-                stdin,
-                stdout,
-                stderr,
-            } => {
-                let stdout = Source::new(Arc::new(stdout), OutputStream::Stdout, false)?;
-                let stderr = Source::new(Arc::new(stderr), OutputStream::Stderr, false)?;
-                let sink = stdin.map(Sink::new).transpose()?;
-                ([Some(stdout), Some(stderr)], sink, None)
-            }
-            Ends::Terminal { master } => {
-                // A copy, since epoll takes a descriptor only once.
-                let writer = rustix::io::fcntl_dupfd_cloexec(&master, 3)?;
-                let source = Source::new(Arc::clone(&master), OutputStream::Stdout, true)?;
-                ([Some(source), None], Some(Sink::new(writer)?), Some(master))
-            }
-        };
-        Ok(Self {
+    pub(super) fn new(launched: Launched, reaper: Reaper, name: String, directory: String) -> Self {
+        Self {
             shim: launched.shim,
-            report: Some(report),
+            report: Some(launched.report),
             borrowed: launched.borrowed,
             adopted: None,
-            sources,
-            sink,
-            terminal,
+            sources: launched.streams.sources,
+            sink: launched.streams.sink,
+            terminal: launched.streams.terminal,
             end_of_file: None,
             reaper,
             name,
             directory,
             pid: 0,
             ended: None,
-        })
+        }
     }
 
     /// Runs until the process has ended and its output is in the spool.
@@ -117,9 +93,13 @@ impl Driver {
         while !self.is_drained(&process) {
             let failure = match self.wait(&process).await {
                 Event::Started(report) => self.on_started(&process, &report),
-                Event::ShimLost => self.on_shim_lost(&process),
+                Event::ShimLost => self.on_shim_lost(&process).await,
                 Event::Ended(status) => {
-                    self.on_ended(status);
+                    self.on_ended(exit_result(status.status), status);
+                    None
+                }
+                Event::EndedUnseen => {
+                    self.on_ended(ExitResult::Unknown, WaitStatus::default());
                     None
                 }
                 Event::Read(index, outcome) => {
@@ -137,12 +117,11 @@ impl Driver {
                 return;
             }
         }
+        let Some(ended) = self.ended.take() else {
+            return;
+        };
         let abandoned = self.sources.iter().any(Option::is_some);
-        let usage = self
-            .ended
-            .as_ref()
-            .map_or_else(WaitStatus::default, |ended| ended.status);
-        process.end(self.pid, exit_result(usage.status), abandoned, usage);
+        process.end(self.pid, ended.result, abandoned, ended.usage);
     }
 
     /// Waits for one event. A branch that loses the race has taken nothing.
@@ -159,7 +138,7 @@ impl Driver {
         let [first, second] = &mut self.sources;
         tokio::select! {
             event = read_report(self.report.as_ref()) => event,
-            status = adopted(self.adopted.as_mut()) => Event::Ended(status),
+            event = adopted(self.adopted.as_mut()) => event,
             outcome = read(first.as_mut(), room) => Event::Read(0, outcome),
             outcome = read(second.as_mut(), room) => Event::Read(1, outcome),
             result = write(self.sink.as_ref(), &input) => Event::Written(result),
@@ -250,7 +229,7 @@ impl Driver {
         None
     }
 
-    fn on_ended(&mut self, status: WaitStatus) {
+    fn on_ended(&mut self, result: ExitResult, usage: WaitStatus) {
         self.report = None;
         self.adopted = None;
         self.sink = None;
@@ -259,14 +238,15 @@ impl Driver {
             .each_ref()
             .map(|source| source.as_ref().map_or(0, Source::waiting_bytes));
         self.ended = Some(Ended {
-            status,
+            result,
+            usage,
             drain_until: Instant::now() + DRAIN,
             owed_bytes,
         });
     }
 
-    /// Somebody in the sandbox has killed the shim. Its children are ours now.
-    fn on_shim_lost(&mut self, process: &Process) -> Option<ExitResult> {
+    /// Somebody in the sandbox has killed the shim. Its children become ours, once it is gone.
+    async fn on_shim_lost(&mut self, process: &Process) -> Option<ExitResult> {
         log!("the shim of a process was killed; its main process is watched by the supervisor");
         self.report = None;
         if self.pid == 0 {
@@ -281,12 +261,11 @@ impl Driver {
                 &self.directory,
             ));
         }
-        self.adopted = Some(self.reaper.adopt(self.pid));
-        let mut state = process.state();
-        state.shim_lost = true;
-        state.phase = Phase::Running { pid: self.pid };
-        drop(state);
+        process.state().phase = Phase::Running { pid: self.pid };
         process.changed.notify_waiters();
+        // It has closed its pipe, so it is as good as gone; only the kernel has to say so.
+        process.tree_gone().await;
+        self.adopted = Some(self.reaper.adopt(self.pid));
         None
     }
 
@@ -367,13 +346,9 @@ async fn read_report(report: Option<&AsyncFd<OwnedFd>>) -> Event {
     }
 }
 
-async fn adopted(receiver: Option<&mut oneshot::Receiver<WaitStatus>>) -> WaitStatus {
+async fn adopted(receiver: Option<&mut oneshot::Receiver<WaitStatus>>) -> Event {
     match receiver {
-        // The reaper lives as long as the supervisor, so the error cannot be; nothing is invented.
-        Some(receiver) => match receiver.await {
-            Ok(status) => status,
-            Err(_) => pending().await,
-        },
+        Some(receiver) => receiver.await.map_or(Event::EndedUnseen, Event::Ended),
         None => pending().await,
     }
 }

@@ -6,16 +6,21 @@ use std::os::fd::{AsRawFd as _, OwnedFd, RawFd};
 use std::ptr;
 use std::sync::Arc;
 
+use cofferdam_proto::supervisor::v1::OutputStream;
 use rustix::fs::{Gid, Mode, OFlags, Uid, fchown, fcntl_getfl, fcntl_setfl, open};
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::termios::Winsize;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 use tokio::sync::watch;
 
-use super::plan::{LaunchPlan, Program};
+use super::plan::{LaunchPlan, Program, Stage, User};
 use super::shim::shim_main;
+use super::source::{Sink, Source};
 use super::stack::Stacks;
 use crate::pty;
-use crate::reap::Reaper;
+use crate::readiness;
+use crate::reap::{Reaper, ShimLife};
 use crate::sys;
 
 /// How a process talks to the world.
@@ -25,26 +30,21 @@ pub(crate) enum Stdio {
     Terminal { size: Winsize },
 }
 
-/// Our ends of a process's stdio, none of them blocking.
+/// Our ends of a process's stdio, none of them blocking, watched by the runtime.
 #[derive(Debug)]
-pub(super) enum Ends {
-    Pipes {
-        stdin: Option<OwnedFd>,
-        stdout: OwnedFd,
-        stderr: OwnedFd,
-    },
-    Terminal {
-        master: Arc<OwnedFd>,
-    },
+pub(super) struct Streams {
+    pub(super) sources: [Option<Source>; 2],
+    pub(super) sink: Option<Sink>,
+    pub(super) terminal: Option<Arc<OwnedFd>>,
 }
 
 /// A shim on its way.
 #[derive(Debug)]
 pub(super) struct Launched {
     pub(super) shim: i32,
-    pub(super) gone: watch::Receiver<bool>,
-    pub(super) report: OwnedFd,
-    pub(super) ends: Ends,
+    pub(super) life: watch::Receiver<ShimLife>,
+    pub(super) report: AsyncFd<OwnedFd>,
+    pub(super) streams: Streams,
     pub(super) borrowed: Borrowed,
 }
 
@@ -75,22 +75,43 @@ impl Drop for Borrowed {
 }
 
 /// Makes the shim, which makes the process. What becomes of it is told on the report pipe.
-pub(super) fn launch(program: Program, stdio: Stdio, reaper: &Reaper) -> io::Result<Launched> {
-    let (report, report_end) = pipe_with(PipeFlags::CLOEXEC)?;
-    set_nonblocking(&report)?;
-    let user = program.user;
-    let (ends, theirs) = match stdio {
-        Stdio::Pipes { stdin } => pipes(stdin, user.differs.then_some((user.uid, user.gid)))?,
+pub(super) fn launch(
+    program: Program,
+    stdio: Stdio,
+    reaper: &Reaper,
+) -> Result<Launched, (Stage, io::Error)> {
+    let streams = streams(stdio, program.user).map_err(|error| (Stage::Terminal, error))?;
+    clone_shim(program, streams, reaper).map_err(|error| (Stage::Clone, error))
+}
+
+fn streams(stdio: Stdio, user: User) -> io::Result<(Streams, Theirs)> {
+    match stdio {
+        Stdio::Pipes { stdin } => pipes(stdin, user.differs.then_some((user.uid, user.gid))),
         Stdio::Terminal { size } => {
             let pty = pty::open(size, user)?;
-            (
-                Ends::Terminal {
-                    master: Arc::new(pty.master),
-                },
-                Theirs::Terminal(pty.slave),
-            )
+            let master = Arc::new(pty.master);
+            // A copy, since epoll takes a descriptor only once.
+            let writer = rustix::io::fcntl_dupfd_cloexec(&master, 3)?;
+            let source = Source::new(Arc::clone(&master), OutputStream::Stdout, true)?;
+            let streams = Streams {
+                sources: [Some(source), None],
+                sink: Some(Sink::new(writer)?),
+                terminal: Some(master),
+            };
+            Ok((streams, Theirs::Terminal(pty.slave)))
         }
-    };
+    }
+}
+
+/// Nothing can fail any more once the shim is there.
+fn clone_shim(
+    program: Program,
+    (streams, theirs): (Streams, Theirs),
+    reaper: &Reaper,
+) -> io::Result<Launched> {
+    let (report, report_end) = pipe_with(PipeFlags::CLOEXEC)?;
+    set_nonblocking(&report)?;
+    let report = readiness::watch(report, Interest::READABLE)?;
     let terminal = matches!(theirs, Theirs::Terminal(_));
     let mut plan = LaunchPlan::new(program, report_end.as_raw_fd(), theirs.raw(), terminal);
     let stacks = Stacks::new()?;
@@ -108,14 +129,14 @@ pub(super) fn launch(program: Program, stdio: Stdio, reaper: &Reaper) -> io::Res
             Ok(pid as i32)
         }
     };
-    let (shim, gone) = reaper.register(clone)?;
+    let (shim, life) = reaper.register(clone)?;
     // The shim has copies of their ends by now; ours of them close here.
     drop((report_end, theirs));
     Ok(Launched {
         shim,
-        gone,
+        life,
         report,
-        ends,
+        streams,
         borrowed: Borrowed(Some((plan, stacks))),
     })
 }
@@ -142,7 +163,7 @@ impl Theirs {
     }
 }
 
-fn pipes(stdin: bool, owner: Option<(u32, u32)>) -> io::Result<(Ends, Theirs)> {
+fn pipes(stdin: bool, owner: Option<(u32, u32)>) -> io::Result<(Streams, Theirs)> {
     let (stdout, stdout_end) = pipe_with(PipeFlags::CLOEXEC)?;
     let (stderr, stderr_end) = pipe_with(PipeFlags::CLOEXEC)?;
     let (stdin, stdin_end) = if stdin {
@@ -162,19 +183,19 @@ fn pipes(stdin: bool, owner: Option<(u32, u32)>) -> io::Result<(Ends, Theirs)> {
     }
     set_nonblocking(&stdout)?;
     set_nonblocking(&stderr)?;
+    let stdout = Source::new(Arc::new(stdout), OutputStream::Stdout, false)?;
+    let stderr = Source::new(Arc::new(stderr), OutputStream::Stderr, false)?;
+    let streams = Streams {
+        sources: [Some(stdout), Some(stderr)],
+        sink: stdin.map(Sink::new).transpose()?,
+        terminal: None,
+    };
     let theirs = Theirs::Pipes {
         stdin: stdin_end,
         stdout: stdout_end,
         stderr: stderr_end,
     };
-    Ok((
-        Ends::Pipes {
-            stdin,
-            stdout,
-            stderr,
-        },
-        theirs,
-    ))
+    Ok((streams, theirs))
 }
 
 /// `/dev/null`, or where there is none something else that is at its end.

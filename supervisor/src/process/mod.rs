@@ -37,7 +37,7 @@ pub(crate) use self::stdin::StdinError;
 use self::stdin::StdinQueue;
 pub(crate) use self::table::{Table, TableError, unix_ms_now};
 use crate::output::{Piece, Spool};
-use crate::reap::WaitStatus;
+use crate::reap::{ShimLife, WaitStatus};
 use crate::signal::{self, Signal};
 use crate::tree::Roots;
 
@@ -62,6 +62,8 @@ pub(crate) struct Exit {
 pub(crate) enum ExitResult {
     Code(u32),
     Signal(u32),
+    /// It has ended, but how was lost with its shim.
+    Unknown,
     /// It never ran.
     Failed {
         stage: Stage,
@@ -114,7 +116,7 @@ impl SpoolBudget {
 pub(crate) struct Process {
     id: String,
     start_time_unix_ms: u64,
-    shim: Option<(i32, watch::Receiver<bool>)>,
+    shim: Option<(i32, watch::Receiver<ShimLife>)>,
     budget: Arc<SpoolBudget>,
     state: Mutex<State>,
     /// Something that attached streams want to know.
@@ -129,8 +131,6 @@ struct State {
     spool: Spool,
     stdin: StdinQueue,
     terminal: Option<Arc<OwnedFd>>,
-    /// The shim was killed: the main process hangs below us, and orphans cannot be told apart.
-    shim_lost: bool,
 }
 
 /// What an attached stream has told its reader so far.
@@ -320,35 +320,30 @@ impl Process {
 
     /// Where its tree hangs; nothing if it never was.
     pub(crate) fn roots(&self) -> Option<Roots> {
-        let (shim, gone) = self.shim.as_ref()?;
-        let state = self.state();
-        let lost = match state.phase {
-            Phase::Running { pid } if state.shim_lost => Some(pid),
-            _ => None,
-        };
-        let alive = !*gone.borrow();
-        let above = if alive { vec![*shim] } else { vec![] };
-        let nothing = !alive && !state.shim_lost;
-        (!nothing).then_some(Roots {
-            above,
-            lost,
-            strays: state.shim_lost,
-        })
+        let (shim, life) = self.shim.as_ref()?;
+        match *life.borrow() {
+            ShimLife::Alive => Some(Roots {
+                above: vec![*shim],
+                lost: None,
+                strays: false,
+            }),
+            ShimLife::Finished => None,
+            ShimLife::Killed => Some(Roots {
+                above: vec![],
+                lost: match self.state().phase {
+                    Phase::Running { pid } => Some(pid),
+                    _ => None,
+                },
+                strays: true,
+            }),
+        }
     }
 
-    /// The shim's pid, while it is there.
-    pub(crate) fn shim(&self) -> Option<i32> {
-        self.shim
-            .as_ref()
-            .filter(|(_, gone)| !*gone.borrow())
-            .map(|(pid, _)| *pid)
-    }
-
-    /// Waits until the shim has ended, and so everything below it.
+    /// Waits until the shim has ended, and so (unless it was killed) everything below it.
     pub(crate) async fn tree_gone(&self) {
-        if let Some((_, gone)) = &self.shim {
+        if let Some((_, life)) = &self.shim {
             // The sender goes away only with the whole supervisor.
-            let _ = gone.clone().wait_for(|gone| *gone).await;
+            let _ = life.clone().wait_for(|life| *life != ShimLife::Alive).await;
         }
     }
 }

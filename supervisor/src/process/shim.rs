@@ -60,7 +60,6 @@ pub(super) unsafe extern "C" fn shim_main(argument: *mut libc::c_void) -> ! {
         let plan: *const RawPlan = argument.cast();
         let report = (*plan).report;
         close_all_but((*plan).kept);
-        syscall(libc::SYS_setsid, [0; 5]);
         syscall(
             libc::SYS_prctl,
             [libc::PR_SET_CHILD_SUBREAPER as usize, 1, 0, 0, 0],
@@ -110,33 +109,38 @@ pub(super) unsafe extern "C" fn shim_main(argument: *mut libc::c_void) -> ! {
 }
 
 /// Waits for every child, also adopted ones, and says when the main process has ended.
+///
+/// The end of the main process is only looked at, then told, and only then is the process reaped: a
+/// shim that is killed in between leaves the supervisor a zombie to learn it from.
 unsafe fn reap_until_childless(report: RawFd, main: i32) -> ! {
     // SAFETY: system calls on our own stack memory.
     unsafe {
         loop {
-            let mut status: libc::c_int = 0;
+            let mut info: libc::siginfo_t = std::mem::zeroed();
             let mut usage: libc::rusage = std::mem::zeroed();
-            let pid = syscall(
-                libc::SYS_wait4,
+            let options = libc::WEXITED | libc::WNOWAIT | libc::__WALL;
+            let result = syscall(
+                libc::SYS_waitid,
                 [
-                    usize::MAX,
-                    &raw mut status as usize,
-                    libc::__WALL as usize,
-                    &raw mut usage as usize,
+                    libc::P_ALL as usize,
                     0,
+                    &raw mut info as usize,
+                    options as usize,
+                    &raw mut usage as usize,
                 ],
             );
-            if pid == -(libc::EINTR as isize) {
+            if result == -(libc::EINTR as isize) {
                 continue;
             }
-            if pid < 0 {
+            if result < 0 {
                 exit(0);
             }
-            if pid as i32 == main {
+            let pid = info.si_pid();
+            if pid == main {
                 let ended = Report {
                     kind: ENDED,
                     pid: main,
-                    detail: status as u32,
+                    detail: wait_status(info.si_code, info.si_status()) as u32,
                     errno: 0,
                     user_us: microseconds(&usage.ru_utime),
                     system_us: microseconds(&usage.ru_stime),
@@ -145,7 +149,20 @@ unsafe fn reap_until_childless(report: RawFd, main: i32) -> ! {
                 send(report, &ended);
                 syscall(libc::SYS_close, [report as usize, 0, 0, 0, 0]);
             }
+            syscall(
+                libc::SYS_wait4,
+                [pid as usize, 0, libc::__WALL as usize, 0, 0],
+            );
         }
+    }
+}
+
+/// What `wait` would have said.
+fn wait_status(code: i32, status: i32) -> i32 {
+    match code {
+        libc::CLD_EXITED => (status & 0xff) << 8,
+        libc::CLD_DUMPED => status | 0x80,
+        _ => status,
     }
 }
 
@@ -288,6 +305,16 @@ mod tests {
             .position(|&byte| byte == 0)
             .expect("terminated");
         String::from_utf8(bytes[..end].to_vec()).expect("plain")
+    }
+
+    #[test]
+    fn ends_are_told_as_wait_would() {
+        let exited = wait_status(libc::CLD_EXITED, 3);
+        assert!(libc::WIFEXITED(exited) && libc::WEXITSTATUS(exited) == 3);
+        for code in [libc::CLD_KILLED, libc::CLD_DUMPED] {
+            let killed = wait_status(code, 9);
+            assert!(libc::WIFSIGNALED(killed) && libc::WTERMSIG(killed) == 9);
+        }
     }
 
     #[test]

@@ -12,7 +12,6 @@ use tokio_util::task::TaskTracker;
 
 use super::drive::{Driver, start_failure};
 use super::launch::launch;
-use super::plan::Stage;
 use super::spec::printable;
 use super::stdin::StdinQueue;
 use super::{Exit, Phase, Process, SpoolBudget, State, ValidSpec};
@@ -163,28 +162,22 @@ impl Table {
                     StdinQueue::absent()
                 },
                 terminal: None,
-                shim_lost: false,
             }),
             changed: Notify::new(),
             wake: Notify::new(),
         };
-        let driver = launched.and_then(|launched| {
-            process.shim = Some((launched.shim, launched.gone.clone()));
-            Driver::new(
-                launched,
-                self.reaper.clone(),
-                name.clone(),
-                directory.clone(),
-            )
-        });
+        if let Ok(launched) = &launched {
+            process.shim = Some((launched.shim, launched.life.clone()));
+        }
         let process = Arc::new(process);
-        match driver {
-            Ok(driver) => {
+        match launched {
+            Ok(launched) => {
+                let driver = Driver::new(launched, self.reaper.clone(), name, directory);
                 self.tasks.spawn(driver.run(Arc::clone(&process)));
             }
-            Err(error) => {
+            Err((stage, error)) => {
                 let errno = error.raw_os_error().unwrap_or(0);
-                let result = start_failure(Stage::Clone, errno, &name, &directory);
+                let result = start_failure(stage, errno, &name, &directory);
                 process.end(0, result, false, WaitStatus::default());
             }
         }

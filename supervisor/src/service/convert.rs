@@ -47,20 +47,21 @@ fn event(event: Event) -> ProcessEvent {
 
 fn exited(exit: &Exit, output_bytes: u64) -> ProcessExited {
     let result = match &exit.result {
-        ExitResult::Code(code) => WireResult::ExitCode(*code),
-        ExitResult::Signal(signal) => WireResult::Signal(*signal),
+        ExitResult::Code(code) => Some(WireResult::ExitCode(*code)),
+        ExitResult::Signal(signal) => Some(WireResult::Signal(*signal)),
+        ExitResult::Unknown => None,
         ExitResult::Failed {
             stage,
             errno,
             message,
-        } => WireResult::StartFailure(StartFailure {
+        } => Some(WireResult::StartFailure(StartFailure {
             reason: reason(*stage, *errno) as i32,
             message: message.clone(),
             errno: *errno,
-        }),
+        })),
     };
     ProcessExited {
-        result: Some(result),
+        result,
         output_bytes,
         exit_time_unix_ms: exit.time_unix_ms,
         output_abandoned: exit.output_abandoned,

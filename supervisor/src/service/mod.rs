@@ -1,7 +1,10 @@
 //! The `Supervisor` service: decodes, delegates, encodes.
 
+mod archives;
 mod attach;
 mod convert;
+mod files;
+mod tunnel;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,7 +13,6 @@ use bytes::Bytes;
 use cofferdam_proto::supervisor::v1 as wire;
 use cofferdam_proto::supervisor::v1::signal_process_request::Scope;
 use cofferdam_proto::supervisor::v1::supervisor_server::Supervisor;
-use tokio_stream::Empty;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::core::Core;
@@ -123,67 +125,91 @@ impl Supervisor for SupervisorService {
         Ok(Response::new(wire::ForgetProcessResponse {}))
     }
 
-    type ReadFileStream = Empty<Result<wire::ReadFileResponse, Status>>;
+    type ReadFileStream = files::ReadFileStream;
 
-    async fn read_file(&self, _: Request<wire::ReadFileRequest>) -> Answer<Self::ReadFileStream> {
-        Err(Status::unimplemented("not yet"))
+    async fn read_file(
+        &self,
+        request: Request<wire::ReadFileRequest>,
+    ) -> Answer<Self::ReadFileStream> {
+        files::read(&self.core, request.into_inner())
+            .await
+            .map(Response::new)
     }
 
     async fn write_file(
         &self,
-        _: Request<Streaming<wire::WriteFileRequest>>,
+        request: Request<Streaming<wire::WriteFileRequest>>,
     ) -> Answer<wire::WriteFileResponse> {
-        Err(Status::unimplemented("not yet"))
+        files::write(&self.core, request.into_inner())
+            .await
+            .map(Response::new)
     }
 
-    async fn stat_file(&self, _: Request<wire::StatFileRequest>) -> Answer<wire::StatFileResponse> {
-        Err(Status::unimplemented("not yet"))
+    async fn stat_file(
+        &self,
+        request: Request<wire::StatFileRequest>,
+    ) -> Answer<wire::StatFileResponse> {
+        files::stat(&self.core, request.into_inner())
+            .await
+            .map(Response::new)
     }
 
     async fn list_directory(
         &self,
-        _: Request<wire::ListDirectoryRequest>,
+        request: Request<wire::ListDirectoryRequest>,
     ) -> Answer<wire::ListDirectoryResponse> {
-        Err(Status::unimplemented("not yet"))
+        files::list(&self.core, request.into_inner())
+            .await
+            .map(Response::new)
     }
 
     async fn make_directory(
         &self,
-        _: Request<wire::MakeDirectoryRequest>,
+        request: Request<wire::MakeDirectoryRequest>,
     ) -> Answer<wire::MakeDirectoryResponse> {
-        Err(Status::unimplemented("not yet"))
+        files::make_directory(&self.core, request.into_inner())
+            .await
+            .map(Response::new)
     }
 
     async fn remove_file(
         &self,
-        _: Request<wire::RemoveFileRequest>,
+        request: Request<wire::RemoveFileRequest>,
     ) -> Answer<wire::RemoveFileResponse> {
-        Err(Status::unimplemented("not yet"))
+        files::remove(&self.core, request.into_inner())
+            .await
+            .map(Response::new)
     }
 
-    type ReadArchiveStream = Empty<Result<wire::ArchiveChunk, Status>>;
+    type ReadArchiveStream = archives::ReadArchiveStream;
 
     async fn read_archive(
         &self,
-        _: Request<wire::ReadArchiveRequest>,
+        request: Request<wire::ReadArchiveRequest>,
     ) -> Answer<Self::ReadArchiveStream> {
-        Err(Status::unimplemented("not yet"))
+        archives::read(&self.core, request.into_inner())
+            .await
+            .map(Response::new)
     }
 
     async fn write_archive(
         &self,
-        _: Request<Streaming<wire::WriteArchiveRequest>>,
+        request: Request<Streaming<wire::WriteArchiveRequest>>,
     ) -> Answer<wire::WriteArchiveResponse> {
-        Err(Status::unimplemented("not yet"))
+        archives::write(&self.core, request.into_inner())
+            .await
+            .map(Response::new)
     }
 
-    type TunnelStream = Empty<Result<wire::TunnelResponse, Status>>;
+    type TunnelStream = tunnel::TunnelStream;
 
     async fn tunnel(
         &self,
-        _: Request<Streaming<wire::TunnelRequest>>,
+        request: Request<Streaming<wire::TunnelRequest>>,
     ) -> Answer<Self::TunnelStream> {
-        Err(Status::unimplemented("not yet"))
+        tunnel::open(&self.core, request.into_inner())
+            .await
+            .map(Response::new)
     }
 
     async fn shutdown(

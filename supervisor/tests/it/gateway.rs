@@ -282,8 +282,12 @@ impl Attached {
         self.send(Request::StdinEof(StdinEof { offset })).await;
     }
 
+    /// The process may have ended meanwhile, and the stream with it.
     pub(crate) async fn ack(&self, offset: u64) {
-        self.send(Request::Ack(OutputAck { offset })).await;
+        let request = ProcessRequest {
+            request: Some(Request::Ack(OutputAck { offset })),
+        };
+        let _ = soon(self.requests.send(request)).await;
     }
 
     pub(crate) async fn event(&mut self) -> Result<Option<Event>, Status> {
@@ -297,7 +301,10 @@ impl Attached {
         while !outcome.text().contains(text) {
             let event = self.event().await.expect("the stream goes on");
             match event {
-                Some(event) => assert!(!outcome.add(event), "ended: {}", outcome.text()),
+                Some(event) => {
+                    let has_ended = outcome.add(event);
+                    assert!(!has_ended, "ended: {:?} {}", outcome.exited, outcome.text());
+                }
                 None => panic!("ended without {text:?}: {}", outcome.text()),
             }
         }
@@ -317,14 +324,7 @@ impl Attached {
                 return outcome;
             }
             if is_output {
-                let ack = OutputAck {
-                    offset: outcome.all.len() as u64,
-                };
-                // The process may have ended meanwhile, and the stream with it.
-                let request = ProcessRequest {
-                    request: Some(Request::Ack(ack)),
-                };
-                let _ = soon(self.requests.send(request)).await;
+                self.ack(outcome.all.len() as u64).await;
             }
         }
     }

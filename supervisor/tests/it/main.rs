@@ -2,5 +2,10 @@
 
 mod gateway;
 mod hello;
+mod lifecycle;
+mod output;
 mod process;
+mod pty;
 mod sandbox;
+mod stdin;
+mod trees;

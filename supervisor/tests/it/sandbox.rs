@@ -1,5 +1,6 @@
 //! A supervisor with a directory to call back to, and a workspace: a sandbox without walls.
 
+use std::collections::HashMap;
 use std::fs;
 use std::io::{Seek as _, Write as _};
 use std::os::fd::AsRawFd as _;
@@ -122,8 +123,15 @@ impl Sandbox {
 
 impl Drop for Sandbox {
     fn drop(&mut self) {
+        // Killed like this, a supervisor that is not PID 1 leaves its processes behind.
+        let below = descendants(self.child.id() as i32);
         let _ = self.child.kill();
         let _ = self.child.wait();
+        for (pid, _) in below {
+            if let Some(pid) = rustix::process::Pid::from_raw(pid) {
+                let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+            }
+        }
     }
 }
 
@@ -174,23 +182,33 @@ pub(crate) fn command(options: &Options, directory: &Path, callback: &str) -> Co
     let mut file = tempfile::tempfile().expect("temporary file");
     file.write_all(bootstrap.as_bytes()).expect("written");
     file.rewind().expect("rewound");
-    let mut command = Command::new(env!("CARGO_BIN_EXE_cofferdam-supervisor"));
-    command.args([
-        "--callback",
-        callback,
-        "--config-fd",
-        &file.as_raw_fd().to_string(),
-    ]);
+    let number = file.as_raw_fd().to_string();
+    let other = std::env::var_os("COFFERDAM_SUPERVISOR");
+    let built = || env!("CARGO_BIN_EXE_cofferdam-supervisor").into();
+    let mut command = Command::new(other.unwrap_or_else(built));
+    command.args(["--callback", callback, "--config-fd", &number]);
     let options = options.clone();
     #[allow(unsafe_code, reason = "runs between fork and exec")]
     // SAFETY: only system calls.
     unsafe {
+        command.pre_exec(move || prepare(&options));
+    }
+    inherit(&mut command, file);
+    command
+}
+
+/// Lets a child of the command have this descriptor.
+pub(crate) fn inherit(command: &mut Command, file: fs::File) {
+    #[allow(unsafe_code, reason = "runs between fork and exec")]
+    // SAFETY: one system call.
+    unsafe {
         command.pre_exec(move || {
-            rustix::io::fcntl_setfd(&file, rustix::io::FdFlags::empty())?;
-            prepare(&options)
+            Ok(rustix::io::fcntl_setfd(
+                &file,
+                rustix::io::FdFlags::empty(),
+            )?)
         });
     }
-    command
 }
 
 #[allow(unsafe_code, reason = "runs between fork and exec")]
@@ -237,6 +255,8 @@ fn become_init() -> std::io::Result<()> {
             -1 => return Err(std::io::Error::last_os_error()),
             0 => {}
             child => {
+                // Among them the pipe on which `spawn` waits for the exec.
+                libc::close_range(3, libc::c_uint::MAX, 0);
                 libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
                 let mut status = 0;
                 while libc::waitpid(child, &mut status, 0) == -1 {}
@@ -260,4 +280,49 @@ fn become_init() -> std::io::Result<()> {
         None::<&std::ffi::CStr>,
     )?;
     Ok(())
+}
+
+/// pid → (parent, state), of everybody on this machine.
+fn processes() -> HashMap<i32, (i32, char)> {
+    let mut all = HashMap::new();
+    for entry in fs::read_dir("/proc").expect("listed").flatten() {
+        let Ok(pid) = entry.file_name().to_string_lossy().parse() else {
+            continue;
+        };
+        let Ok(stat) = fs::read_to_string(entry.path().join("stat")) else {
+            continue;
+        };
+        let Some((_, rest)) = stat.rsplit_once(") ") else {
+            continue;
+        };
+        let mut fields = rest.split(' ');
+        let state = fields
+            .next()
+            .and_then(|state| state.chars().next())
+            .expect("a state");
+        let parent = fields
+            .next()
+            .and_then(|parent| parent.parse().ok())
+            .expect("a parent");
+        all.insert(pid, (parent, state));
+    }
+    all
+}
+
+/// Everybody below a process.
+pub(crate) fn descendants(root: i32) -> Vec<(i32, char)> {
+    let all = processes();
+    let is_below = |mut pid: i32| {
+        while let Some((parent, _)) = all.get(&pid) {
+            if *parent == root {
+                return true;
+            }
+            pid = *parent;
+        }
+        false
+    };
+    all.iter()
+        .filter(|(pid, _)| is_below(**pid))
+        .map(|(pid, (_, state))| (*pid, *state))
+        .collect()
 }
