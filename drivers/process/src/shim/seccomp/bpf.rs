@@ -316,6 +316,14 @@ mod tests {
     }
 
     #[test]
+    fn limits_are_set_on_oneself_only() {
+        assert_eq!(call(libc::SYS_prlimit64, &[0, 7]), ALLOW);
+        for somebody in [1, 2, 1 << 32 | 1] {
+            assert_eq!(call(libc::SYS_prlimit64, &[somebody, 7]), NO);
+        }
+    }
+
+    #[test]
     fn terminals_cannot_be_typed_into() {
         assert_eq!(call(libc::SYS_ioctl, &[0, libc::TIOCSTI]), NO);
         assert_eq!(call(libc::SYS_ioctl, &[0, libc::TIOCSTI | 1 << 32]), NO);

@@ -104,6 +104,15 @@ const PTRACE: Check = Check {
     otherwise: PASS,
 };
 
+/// With one host id the supervisor is the workload's equal: a limit on its processor time would
+/// kill it, one on its descriptors make it deaf, and each of its threads has a number. So limits
+/// are set on number 0 only, which is "this process"; that is what libc does.
+const PRLIMIT: Check = Check {
+    argument: 0,
+    cases: &[Case::Equals(0, PASS)],
+    otherwise: REFUSE,
+};
+
 /// Unix, IP, and the routing netlink that `getifaddrs` needs; no vsock, no packet, no crypto, none
 /// of the families whose only visitors are exploits.
 const SOCKET: Check = Check {
@@ -181,7 +190,7 @@ const ALLOWED: &[i64] = &[
     sys::SYS_getpgid, sys::SYS_getpid, sys::SYS_getppid, sys::SYS_getpriority, sys::SYS_getrandom,
     sys::SYS_getrusage, sys::SYS_getsid, sys::SYS_gettid, sys::SYS_ioprio_get,
     sys::SYS_ioprio_set, sys::SYS_kill, sys::SYS_pidfd_open, sys::SYS_pidfd_send_signal,
-    sys::SYS_prctl, sys::SYS_prlimit64, sys::SYS_restart_syscall, sys::SYS_rseq,
+    sys::SYS_prctl, sys::SYS_restart_syscall, sys::SYS_rseq,
     sys::SYS_rt_sigaction, sys::SYS_rt_sigpending, sys::SYS_rt_sigprocmask,
     sys::SYS_rt_sigqueueinfo, sys::SYS_rt_sigreturn, sys::SYS_rt_sigsuspend,
     sys::SYS_rt_sigtimedwait, sys::SYS_rt_tgsigqueueinfo, sys::SYS_sched_get_priority_max,
@@ -266,6 +275,7 @@ pub(super) fn rules() -> Rules {
         (&[sys::SYS_clone], Rule::Check(CLONE)),
         (&[sys::SYS_ioctl], Rule::Check(IOCTL)),
         (&[sys::SYS_personality], Rule::Check(PERSONALITY)),
+        (&[sys::SYS_prlimit64], Rule::Check(PRLIMIT)),
         (&[sys::SYS_ptrace], Rule::Check(PTRACE)),
         (&[sys::SYS_socket], Rule::Check(SOCKET)),
     ] {
