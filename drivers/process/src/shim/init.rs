@@ -5,9 +5,12 @@
 //! `CLONE_INTO_CGROUP` is checked against the identity the shim has at that time.
 
 use std::ffi::CStr;
+use std::fs::File;
+use std::io::{Seek, Write};
 use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{MemfdFlags, memfd_create};
 use rustix::io::Errno;
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, UnmountFlags, fsconfig_create,
@@ -75,7 +78,7 @@ pub(crate) fn spawn(
     handles: &Handles,
     bootstrap: &[u8],
 ) -> Result<Pending, Failure> {
-    let config = filled_pipe(bootstrap)?;
+    let config = readable(bootstrap)?;
     let (go_read, go) = pipe_with(PipeFlags::CLOEXEC).at(Stage::CloneInit, "pipe")?;
     let (status, status_write) = pipe_with(PipeFlags::CLOEXEC).at(Stage::CloneInit, "pipe")?;
     let (fork, in_cgroup) = clone(handles)?;
@@ -118,16 +121,33 @@ fn clone(handles: &Handles) -> Result<(Fork, bool), Failure> {
     ))
 }
 
-/// A pipe that holds all of `content` and then ends.
-fn filled_pipe(content: &[u8]) -> Result<OwnedFd, Failure> {
+/// A descriptor from which all of `content` can be read. A pipe, whose pages are never swapped
+/// out; a user with very many pipes gets small ones, and what does not fit goes to a memory file.
+fn readable(content: &[u8]) -> Result<OwnedFd, Failure> {
     let stage = Stage::Descriptors;
     let (read, write) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK).at(stage, "pipe")?;
-    let written = rustix::io::write(&write, content).at(stage, "bootstrap")?;
-    if written < content.len() {
-        return Err(Failure::own(stage, "the bootstrap does not fit in a pipe"));
+    match rustix::io::write(&write, content) {
+        Ok(written) if written == content.len() => {
+            rustix::io::ioctl_fionbio(&read, false).at(stage, "bootstrap")?;
+            Ok(read)
+        }
+        Ok(_) | Err(Errno::AGAIN) => memory_file(content),
+        Err(errno) => Err(errno).at(stage, "bootstrap"),
     }
-    rustix::io::ioctl_fionbio(&read, false).at(stage, "bootstrap")?;
-    Ok(read)
+}
+
+fn memory_file(content: &[u8]) -> Result<OwnedFd, Failure> {
+    let stage = Stage::Descriptors;
+    let create = |flags| memfd_create(c"bootstrap", MemfdFlags::CLOEXEC | flags);
+    // Kernels before 6.3 do not know the flag; later ones may insist on it.
+    let file = match create(MemfdFlags::NOEXEC_SEAL) {
+        Err(Errno::INVAL) => create(MemfdFlags::empty()),
+        other => other,
+    };
+    let mut file = File::from(file.at(stage, "memfd")?);
+    file.write_all(content).at(stage, "bootstrap")?;
+    file.rewind().at(stage, "bootstrap")?;
+    Ok(file.into())
 }
 
 impl Pending {
@@ -326,4 +346,22 @@ fn mount_proc() -> Result<(), Failure> {
     unmount("/proc", UnmountFlags::DETACH).at(stage, "detach the old root")?;
     let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
     move_mount(&mount, "", rustix::fs::CWD, "/proc", flags).at(stage, "attach")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Read;
+
+    #[test]
+    fn a_bootstrap_is_read_whole_whatever_its_size() {
+        for size in [0, 1, 4096, 64 * 1024, 1024 * 1024] {
+            let content = vec![b'x'; size];
+            let mut read = Vec::new();
+            File::from(readable(&content).unwrap())
+                .read_to_end(&mut read)
+                .unwrap();
+            assert!(read == content, "{size} bytes came out as {}", read.len());
+        }
+    }
 }
