@@ -48,7 +48,7 @@ pub(crate) fn main(args: Args) -> Result<ExitCode> {
     })?;
     stages.run("test", || {
         let mut command = workspace::cargo();
-        command.args(["test", "--workspace"]);
+        command.args(["test", "--workspace", "--no-fail-fast"]);
         command.args(&args.filter);
         if !args.passed.is_empty() {
             command.arg("--").args(&args.passed);

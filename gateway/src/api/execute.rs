@@ -210,8 +210,9 @@ async fn take_input(
                 execution.stdin(StdinPiece::Data { offset, data }).await;
                 None
             }
-            Request::StdinEof(_) => {
-                execution.stdin(StdinPiece::Eof).await;
+            Request::StdinEof(eof) => {
+                let offset = eof.offset;
+                execution.stdin(StdinPiece::Eof { offset }).await;
                 None
             }
             Request::Signal(signal @ 1..=64) => {

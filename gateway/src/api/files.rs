@@ -72,6 +72,15 @@ async fn answer<T>(
     }
 }
 
+/// The next piece, or `None` at the end. A stream that is cut has no end: this then waits until the
+/// call that it belongs to is dropped, so that a part is never taken for the whole.
+async fn whole<T>(pieces: &mut Streaming<T>) -> Option<T> {
+    match pieces.message().await {
+        Ok(piece) => piece,
+        Err(_) => std::future::pending().await,
+    }
+}
+
 fn passed_on<A, B>(
     open: Open,
     stream: Streaming<A>,
@@ -169,7 +178,7 @@ pub(super) async fn write_file(
         if sender.send(request(head)).await.is_err() {
             return;
         }
-        while let Ok(Some(piece)) = pieces.message().await {
+        while let Some(piece) = whole(&mut pieces).await {
             let part = match piece.part {
                 Some(In::Data(data)) => Part::Data(data),
                 Some(In::Finish(finish)) => Part::Finish(inner::WriteFileFinish {
@@ -217,7 +226,7 @@ pub(super) async fn write_archive(
         if sender.send(request(head)).await.is_err() {
             return;
         }
-        while let Ok(Some(piece)) = pieces.message().await {
+        while let Some(piece) = whole(&mut pieces).await {
             let Some(In::Data(data)) = piece.part else {
                 return;
             };
@@ -256,7 +265,7 @@ pub(super) async fn forward(
         if sender.send(request(head)).await.is_err() {
             return;
         }
-        while let Ok(Some(piece)) = pieces.message().await {
+        while let Some(piece) = whole(&mut pieces).await {
             let Some(Asked::Data(data)) = piece.part else {
                 return;
             };
@@ -266,8 +275,7 @@ pub(super) async fn forward(
         }
     });
     let mut client = open.session.client();
-    let stream = client.tunnel(ReceiverStream::new(receiver)).await;
-    let stream = stream.map_err(|status| refused(&status))?.into_inner();
+    let stream = answer(client.tunnel(ReceiverStream::new(receiver))).await?;
     Ok(passed_on(
         open,
         stream,

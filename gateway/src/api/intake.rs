@@ -14,7 +14,7 @@ use super::caller::Caller;
 use super::convert;
 use super::status::ApiError;
 use crate::config::Config;
-use crate::driver::{Driver, DriverState, Registry};
+use crate::driver::{Driver, DriverState, DriverView, Registry};
 use crate::execution::{NewExecution, Place};
 use crate::model::{
     DriverName, Environment, ExecutionFacts, ExecutionId, ExecutionState, OutputTotals,
@@ -28,6 +28,8 @@ use crate::store::IdempotencyKey;
 
 const ARGUMENTS_MAX: usize = 65_536;
 const ARGUMENT_BYTES_MAX: usize = 1 << 20;
+/// How long a request waits for its driver's connection.
+const REACH_PATIENCE: Duration = Duration::from_secs(5);
 /// For killing the command, and for storing how it ended.
 const ONE_SHOT_MARGIN: Duration = Duration::from_secs(60);
 /// Specs that the driver has found good lately need not be asked about again.
@@ -66,7 +68,7 @@ impl Intake {
     ) -> Result<NewSandbox, ApiError> {
         let wishes = convert::wishes(request, &mut problems);
         let driver = self.driver(&wishes)?;
-        let view = driver.view();
+        let view = reached(&driver).await;
         let Some(capabilities) = view.capabilities.clone() else {
             return Err(unusable(&driver));
         };
@@ -414,6 +416,18 @@ pub(super) fn not_ready(facts: &SandboxFacts) -> ApiError {
     let state = facts.state.name();
     let message = format!("sandbox {name:?} is {state}{why}");
     ApiError::new(Code::FailedPrecondition, reason, message).hint(hint)
+}
+
+/// A driver that is just being reached, at the gateway's start or after its own, is worth a moment.
+async fn reached(driver: &Driver) -> std::sync::Arc<DriverView> {
+    let is_worth_it = |view: &DriverView| {
+        view.state == DriverState::Connecting && (view.built_in || view.error.is_empty())
+    };
+    let mut changes = driver.changes();
+    let decided = changes.wait_for(|view| !is_worth_it(view));
+    // Still not reached: the answer says so.
+    let _waited = tokio::time::timeout(REACH_PATIENCE, decided).await;
+    driver.view()
 }
 
 fn unusable(driver: &Driver) -> ApiError {

@@ -47,8 +47,14 @@ enum Control {
 /// What arrives on a caller's stdin.
 #[derive(Debug)]
 pub enum StdinPiece {
-    Data { offset: u64, data: Bytes },
-    Eof,
+    Data {
+        offset: u64,
+        data: Bytes,
+    },
+    /// Its length.
+    Eof {
+        offset: u64,
+    },
 }
 
 /// A handle to an execution that has not ended yet (or has just ended).

@@ -57,7 +57,8 @@ impl Runner {
         let mut unstored: Option<Chunk> = None;
         let mut store_retry = None;
         if self.kill.is_some() {
-            // The kill of an earlier session may not have arrived.
+            // It came between two sessions, or did not arrive on the earlier one.
+            self.kill_deadline = Some(Instant::now() + self.kill_grace + KILL_PATIENCE);
             self.send_kill(session);
         }
         loop {
@@ -245,7 +246,13 @@ impl Runner {
             return false;
         };
         match driver.get(sandbox.id()).await {
-            Ok(Some(seen)) => seen.oom_kill_count > self.oom_before.or(Some(0)),
+            Ok(Some(seen)) => {
+                // Unmeasured is not zero.
+                let grew = self.oom_before.is_some() && seen.oom_kill_count > self.oom_before;
+                // The next one to ask starts from here.
+                sandbox.observed(&driver.view().incarnation, seen, None);
+                grew
+            }
             Ok(None) => false,
             Err(error) => {
                 info!(execution.id = %self.facts.id, %error, "cannot tell whether memory ran out");
@@ -272,20 +279,15 @@ impl Runner {
         }
     }
 
-    /// The first reason counts; a later kill may only be harder.
     fn begin_kill(&mut self, kill: Kill, grace: Duration, session: &Session) {
         self.timeout_at = None;
         self.absent_at = None;
         self.facts.detachable = true;
-        let repeated = self.kill.is_some();
-        if !repeated {
-            self.kill = Some(kill);
-        }
-        if !repeated || grace < self.kill_grace {
-            self.kill_grace = grace;
+        if self.intend_kill(kill, grace) {
             self.kill_deadline = Some(Instant::now() + grace + KILL_PATIENCE);
-            self.send_kill(session);
         }
+        // Again for a caller who asks again: the first may not have been carried out.
+        self.send_kill(session);
     }
 
     fn send_kill(&mut self, session: &Session) {

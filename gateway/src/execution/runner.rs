@@ -27,6 +27,11 @@ const CALLER_ABSENCE: Duration = Duration::from_secs(10);
 /// A stream that breaks while its session lives is tried again after this.
 const RELINK_DELAY: Duration = Duration::from_millis(100);
 const RELINKS_MAX: u32 = 20;
+/// The supervisor answers at once, whatever the process does.
+const OPEN_TIMEOUT: Duration = Duration::from_secs(15);
+/// An end that cannot be stored (the disk is full, say) is told all the same after this many tries.
+const FINISH_ATTEMPTS_MAX: u32 = 30;
+const FINISH_RETRY: Duration = Duration::from_secs(1);
 
 /// What the runner starts from.
 pub(super) struct Seed {
@@ -157,6 +162,8 @@ impl Runner {
             self.facts.stages.queued_us = self.end_stage();
             self.facts.state = ExecutionState::Claiming;
             self.publish();
+            // From here on something may run: a later gateway has to look.
+            self.persist().await;
         }
         match place {
             SeedPlace::Existing(sandbox) => Ok(sandbox),
@@ -222,7 +229,8 @@ impl Runner {
                 .and_then(|observed| observed.oom_kill_count);
             start_request(&self.facts, &self.environment)
         };
-        let opened = match self.interruptible(Link::open(session, first), known).await {
+        let open = tokio::time::timeout(OPEN_TIMEOUT, Link::open(session, first));
+        let opened = match self.interruptible(open, known).await {
             Ok(opened) => opened,
             Err(end) => {
                 self.kill_unconfirmed(session).await;
@@ -230,8 +238,9 @@ impl Runner {
             }
         };
         match opened {
-            Ok(link) => self.pump(link, session, sandbox, view).await,
-            Err(status) => Self::not_opened(&status, known),
+            Ok(Ok(link)) => self.pump(link, session, sandbox, view).await,
+            Ok(Err(status)) => Self::not_opened(&status, known),
+            Err(_) => Pumped::Cut("the supervisor did not answer in time".to_owned()),
         }
     }
 
@@ -305,8 +314,7 @@ impl Runner {
                 done = &mut what => return Ok(done),
                 Some(control) = self.channels.control.recv() => match control {
                     Control::Cancel { grace } => {
-                        self.kill_grace = grace;
-                        self.kill.get_or_insert(Kill::Canceled);
+                        self.intend_kill(Kill::Canceled, grace);
                     }
                     Control::Signal(_) | Control::Resize { .. } if started => self.later(control),
                     Control::Signal(_) | Control::Resize { .. } => self.early(control),
@@ -317,12 +325,11 @@ impl Runner {
                 Ok(()) = primary.changed() => {}
                 () = at(self.absent_at) => {
                     self.facts.detachable = true;
-                    self.kill.get_or_insert(Kill::CallerLeft);
+                    self.intend_kill(Kill::CallerLeft, self.shared.cancel_grace);
                 }
                 () = at(self.timeout_at) => {
                     self.timeout_at = None;
-                    let kill = self.timeout();
-                    self.kill.get_or_insert(kill);
+                    self.intend_kill(self.timeout(), self.shared.cancel_grace);
                 }
             }
             if let Some(kill) = &self.kill
@@ -344,6 +351,16 @@ impl Runner {
             }
             _ => {}
         }
+    }
+
+    /// The first reason counts; a later kill may only be harder. True: there is something new.
+    pub(super) fn intend_kill(&mut self, kill: Kill, grace: Duration) -> bool {
+        let is_first = self.kill.is_none();
+        if is_first || grace < self.kill_grace {
+            self.kill_grace = grace;
+        }
+        self.kill.get_or_insert(kill);
+        is_first
     }
 
     /// Between two sessions: it is sent on the next one.
@@ -371,7 +388,12 @@ impl Runner {
                     warn!(execution.id = %self.facts.id, %gap, "stdin was not taken");
                 }
             }
-            StdinPiece::Eof => self.stdin.finish(),
+            StdinPiece::Eof { offset } => {
+                // Never the end of what has a hole: the process would take a part for the whole.
+                if let Err(gap) = self.stdin.finish(offset) {
+                    warn!(execution.id = %self.facts.id, %gap, "the end of stdin was not taken");
+                }
+            }
         }
         self.publish_stdin();
     }
@@ -409,10 +431,13 @@ impl Runner {
             .send_replace(Arc::new(self.facts.clone()));
     }
 
-    pub(super) async fn persist(&self) {
-        if let Err(error) = self.shared.store.update_execution(&self.facts).await {
+    /// False: it is not stored.
+    pub(super) async fn persist(&self) -> bool {
+        let stored = self.shared.store.update_execution(&self.facts).await;
+        if let Err(error) = &stored {
             warn!(execution.id = %self.facts.id, %error, "the execution's record was not stored");
         }
+        stored.is_ok()
     }
 
     /// Stores the end before anybody hears of it.
@@ -437,7 +462,12 @@ impl Runner {
             "execution ended"
         );
         self.facts.ending = Some(ending);
-        self.persist().await;
+        for _ in 0..FINISH_ATTEMPTS_MAX {
+            if self.persist().await {
+                break;
+            }
+            tokio::time::sleep(FINISH_RETRY).await;
+        }
         self.publish();
         self.permit = None;
     }

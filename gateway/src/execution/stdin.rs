@@ -57,8 +57,15 @@ impl StdinBuffer {
         Ok(())
     }
 
-    pub(super) fn finish(&mut self) {
+    pub(super) fn finish(&mut self, offset: u64) -> Result<(), StdinGap> {
+        if offset != self.end && !self.closed {
+            return Err(StdinGap {
+                expected: self.end,
+                got: offset,
+            });
+        }
         self.eof.get_or_insert(self.end);
+        Ok(())
     }
 
     /// The process has taken everything before `offset`; `closed`: and wants no more.
@@ -167,7 +174,8 @@ mod tests {
     fn the_end_comes_after_the_last_byte_and_once_per_stream() {
         let mut buffer = StdinBuffer::default();
         buffer.push(0, Bytes::from_static(b"ab")).unwrap();
-        buffer.finish();
+        assert!(buffer.finish(1).is_err(), "an end that is not the end");
+        buffer.finish(2).unwrap();
         assert_eq!(buffer.take_eof(), None);
         drain(&mut buffer);
         assert_eq!(buffer.take_eof(), Some(2));

@@ -16,6 +16,7 @@ use crate::model::{
 };
 
 const CONFIGURE_TIMEOUT: Duration = Duration::from_secs(10);
+const CONFIGURE_RETRY: Duration = Duration::from_millis(500);
 
 /// Which sandbox, through which driver.
 pub(super) struct CallContext {
@@ -200,7 +201,8 @@ pub(super) async fn delete(context: CallContext) -> Outcome {
     Outcome::event(Event::DeleteEnded(result))
 }
 
-/// Binds what later processes inherit. The values go over the session and nowhere else.
+/// Binds what later processes inherit. The values go over the session and nowhere else. Tried
+/// until it works or the session ends.
 pub(super) async fn configure(session: Session, environment: Environment) -> Outcome {
     let request = wire::ConfigureRequest {
         environment: environment
@@ -213,12 +215,23 @@ pub(super) async fn configure(session: Session, environment: Environment) -> Out
             .collect(),
         ..Default::default()
     };
-    let mut client = session.client();
-    let answer = tokio::time::timeout(CONFIGURE_TIMEOUT, client.configure(request)).await;
-    let result = match answer {
-        Ok(Ok(_)) => Ok(()),
-        Ok(Err(status)) => Err(status.message().to_owned()),
-        Err(_) => Err("the supervisor did not answer".to_owned()),
-    };
-    Outcome::event(Event::Configured(result))
+    loop {
+        let mut client = session.client();
+        let call = client.configure(request.clone());
+        let problem = match tokio::time::timeout(CONFIGURE_TIMEOUT, call).await {
+            Ok(Ok(_)) => return Outcome::event(Event::Configured(Ok(()))),
+            Ok(Err(status)) if status.code() == tonic::Code::InvalidArgument => {
+                let message = format!("the supervisor refuses it: {}", status.message());
+                return Outcome::event(Event::Configured(Err(message)));
+            }
+            Ok(Err(status)) => status.message().to_owned(),
+            Err(_) => "the supervisor did not answer".to_owned(),
+        };
+        tracing::warn!(problem, "a sandbox could not be configured yet");
+        tokio::select! {
+            // The task hears of that, and configures the next session.
+            () = session.closed() => std::future::pending().await,
+            () = tokio::time::sleep(CONFIGURE_RETRY) => {}
+        }
+    }
 }

@@ -1,5 +1,7 @@
 //! Performing the effects that `step` asks for: the store first, then the driver.
 
+use std::time::Duration;
+
 use tokio::time::Instant;
 use tracing::warn;
 
@@ -7,6 +9,9 @@ use super::calls::{self, CallContext};
 use super::state::{Effect, Event};
 use super::task::{Outcome, Task};
 use crate::model::{OperationId, Token, UnixMillis};
+
+/// The store may work again by then.
+const STORE_RETRY: Duration = Duration::from_secs(1);
 
 impl Task {
     pub(super) async fn perform(&mut self, effect: Effect) {
@@ -36,8 +41,16 @@ impl Task {
             earlier.abort();
         }
         self.retry_at = None;
+        if *effect == Effect::Create {
+            self.booted_here = true;
+        }
         if *effect == Effect::Start {
-            self.rotate_boot_token().await;
+            self.booted_here = true;
+            if !self.rotate_boot_token().await {
+                // A supervisor whose token is not stored could never come back.
+                self.retry_at = Some(Instant::now() + STORE_RETRY);
+                return;
+            }
         }
         let operation = self.begin_operation(effect).await;
         let context = CallContext {
@@ -100,33 +113,57 @@ impl Task {
         }
     }
 
-    async fn rotate_boot_token(&mut self) {
-        let previous = std::mem::replace(&mut self.token, Token::generate());
+    /// False: it is not stored, and nothing has changed.
+    async fn rotate_boot_token(&mut self) -> bool {
+        let token = Token::generate();
         let stored = self
             .shared
             .token_store
-            .rotate(&self.facts.id, &previous, &self.token)
+            .rotate(&self.facts.id, &self.token, &token)
             .await;
         if let Err(error) = stored {
             warn!(sandbox.id = %self.facts.id, %error, "the new token was not stored");
+            return false;
         }
+        self.token = token;
         if let Some(callback) = &self.callback {
             callback.set_token(self.token.clone());
         }
+        true
     }
 
     fn configure(&mut self) {
-        if self.environment.0.is_empty() {
-            // Nothing to bind: the bootstrap has said everything else.
+        self.abort_configure();
+        let is_lost = self.environment.0.is_empty() && !self.facts.environment_names.is_empty();
+        let call = if is_lost && self.needs_binding() {
+            let message = "the values of its environment were in the memory of the gateway that ran \
+                           before, and are nowhere else; create it anew";
+            let event = Event::Configured(Err(message.to_owned()));
+            self.calls.spawn(async { Outcome::event(event) })
+        } else if self.environment.0.is_empty() {
+            // Nothing to bind: the bootstrap has said everything else. Or the supervisor knows it
+            // from the gateway that ran before.
             self.calls
-                .spawn(async { Outcome::event(Event::Configured(Ok(()))) });
-            return;
-        }
-        let Some(session) = self.session.clone() else {
+                .spawn(async { Outcome::event(Event::Configured(Ok(()))) })
+        } else if let Some(session) = self.session.clone() {
+            self.calls
+                .spawn(calls::configure(session, self.environment.clone()))
+        } else {
             return;
         };
-        self.calls
-            .spawn(calls::configure(session, self.environment.clone()));
+        self.configure_call = Some(call);
+    }
+
+    /// What was bound to an earlier session counts no more.
+    pub(super) fn abort_configure(&mut self) {
+        if let Some(earlier) = self.configure_call.take() {
+            earlier.abort();
+        }
+    }
+
+    /// This boot's supervisor has not been told its environment by an earlier gateway.
+    fn needs_binding(&self) -> bool {
+        self.booted_here || self.facts.ready_time == UnixMillis::default()
     }
 
     /// When it is published as deleted, nothing of it is left and its name is free.

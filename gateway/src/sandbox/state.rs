@@ -99,6 +99,7 @@ pub(super) enum Event {
     Gone,
     SessionUp,
     SessionDown,
+    /// What later processes inherit is bound, or can never be.
     Configured(Result<(), String>),
     Stop,
     Start,
@@ -216,6 +217,10 @@ pub(super) fn step(state: &mut State, event: Event) -> Vec<Effect> {
             state.session = SessionState::Configured;
             evaluate(state)
         }
+        Event::Configured(Err(message)) if state.session == SessionState::Up => {
+            fail(state, "CONFIGURE_FAILED", message)
+        }
+        // Of a session that is gone.
         Event::Configured(_) => vec![],
         Event::Stop => stop(state),
         Event::Start => start(state),
@@ -257,6 +262,9 @@ fn resume(state: &mut State) -> Vec<Effect> {
             vec![Effect::ArmReadyTimer, Effect::Settle]
         }
         SandboxState::Ready => {
+            // It has been ready in this boot: a live session is word enough while the driver is
+            // away.
+            state.was_ready = true;
             state.enter(
                 SandboxState::Provisioning,
                 "",
@@ -281,6 +289,7 @@ fn created(state: &mut State, result: Result<Seen, Failure>) -> Vec<Effect> {
             let mut effects = observe(state, seen);
             // The handle came with it.
             effects.push(Effect::Persist);
+            effects.extend(overdue_stop(state));
             effects
         }
         Err(failure) if failure.kind == FailureKind::Ambiguous => {
@@ -299,6 +308,7 @@ fn settled(state: &mut State, result: Result<Option<Seen>, Failure>) -> Vec<Effe
             state.failures = 0;
             let mut effects = observe(state, seen);
             effects.push(Effect::Persist);
+            effects.extend(overdue_stop(state));
             effects
         }
         // Known to have existed, and certainly not there now.
@@ -322,6 +332,15 @@ fn settled(state: &mut State, result: Result<Option<Seen>, Failure>) -> Vec<Effe
             vec![state.backoff()]
         }
     }
+}
+
+/// It was to be stopped while it was still being made.
+fn overdue_stop(state: &mut State) -> Option<Effect> {
+    let due = state.phase == SandboxState::Stopping && state.call.is_none();
+    due.then(|| {
+        state.call = Some(Call::Stop);
+        Effect::Stop
+    })
 }
 
 /// A create, start or stop came back with an error.
@@ -444,6 +463,10 @@ fn stop(state: &mut State) -> Vec<Effect> {
         SandboxState::Provisioning | SandboxState::Ready | SandboxState::Queued => {
             state.wanted = Wanted::Stopped;
             state.enter(SandboxState::Stopping, "", "");
+            if matches!(state.call, Some(Call::Create | Call::Settle)) {
+                // Only once it is known to be there can it be stopped.
+                return vec![Effect::Persist, Effect::DisarmReadyTimer];
+            }
             state.call = Some(Call::Stop);
             vec![Effect::Persist, Effect::DisarmReadyTimer, Effect::Stop]
         }
@@ -475,6 +498,10 @@ fn leave(state: &mut State, reason: &'static str, message: String) -> Vec<Effect
 fn ready_timeout(state: &mut State) -> Vec<Effect> {
     if state.phase != SandboxState::Provisioning && state.phase != SandboxState::Queued {
         return vec![];
+    }
+    if state.call == Some(Call::Settle) && state.boots > 0 {
+        // The driver is away, and silence is no death: it is asked for as long as it takes.
+        return vec![Effect::ArmReadyTimer];
     }
     let what = compose(state.seen, state.session, state.was_ready);
     let missing = match what {

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
-use tokio::task::{AbortHandle, JoinSet};
+use tokio::task::{AbortHandle, Id, JoinError, JoinSet};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
@@ -70,6 +70,9 @@ pub(super) struct Task {
     pub(super) view: watch::Sender<Arc<SandboxView>>,
     pub(super) calls: JoinSet<Outcome>,
     pub(super) driver_call: Option<AbortHandle>,
+    pub(super) configure_call: Option<AbortHandle>,
+    /// A create or start of this life of the gateway.
+    pub(super) booted_here: bool,
     pub(super) ready_deadline: Option<Instant>,
     pub(super) retry_at: Option<Instant>,
     pub(super) idle_since: Option<Instant>,
@@ -98,7 +101,7 @@ pub(super) async fn run(shared: Arc<Shared>, seed: Seed, mut channels: Channels)
                 Some(command) => task.command(command).await,
                 None => break,
             },
-            Some(done) = task.calls.join_next() => task.child_ended(done).await,
+            Some(done) = task.calls.join_next_with_id() => task.child_ended(done).await,
             Ok(()) = channels.slot.changed() => {
                 let slot = channels.slot.borrow_and_update().clone();
                 task.slot_changed(slot).await;
@@ -177,6 +180,8 @@ impl Task {
             view,
             calls: JoinSet::new(),
             driver_call: None,
+            configure_call: None,
+            booted_here: false,
             ready_deadline: None,
             retry_at: None,
             idle_since: Some(Instant::now()),
@@ -300,9 +305,18 @@ impl Task {
         }
     }
 
-    async fn child_ended(&mut self, done: Result<Outcome, tokio::task::JoinError>) {
+    async fn child_ended(&mut self, done: Result<(Id, Outcome), JoinError>) {
         match done {
-            Ok(outcome) => {
+            Ok((id, outcome)) => {
+                let binds = matches!(outcome.event, Event::Configured(_));
+                if binds
+                    && self
+                        .configure_call
+                        .take_if(|call| call.id() == id)
+                        .is_none()
+                {
+                    return; // Of an earlier session.
+                }
                 if is_driver_answer(&outcome.event) {
                     self.driver_call = None;
                     self.end_operation().await;
@@ -358,6 +372,7 @@ impl Task {
     async fn session_changed(&mut self, session: Option<Session>) {
         let had = self.session.is_some();
         self.session = session;
+        self.abort_configure();
         if had {
             self.handle(Outcome::event(Event::SessionDown)).await;
         }

@@ -117,15 +117,25 @@ fn connect_socket(path: &Path) -> io::Result<std::os::unix::net::UnixStream> {
 
 /// From the caller to the target, until the caller ends or the target takes no more.
 async fn upload(mut requests: Streaming<wire::TunnelRequest>, mut writing: Writing) {
-    while let Ok(Some(request)) = requests.message().await {
-        if let Some(RequestPart::Data(data)) = request.part
-            && writing.write_all(&data).await.is_err()
-        {
-            return;
+    loop {
+        match requests.message().await {
+            Ok(Some(request)) => {
+                if let Some(RequestPart::Data(data)) = request.part
+                    && writing.write_all(&data).await.is_err()
+                {
+                    return;
+                }
+            }
+            // The caller has said all. The target may have closed already.
+            Ok(None) => {
+                let _ = writing.shutdown().await;
+                return;
+            }
+            // Cut: an end here would make a part look like the whole. The other direction ends
+            // with the same stream, and with it the connection.
+            Err(_) => return std::future::pending().await,
         }
     }
-    // The target may have closed already.
-    let _ = writing.shutdown().await;
 }
 
 /// From the target to the caller.

@@ -116,7 +116,11 @@ impl Launcher {
             limit: self.config.timeout,
         }));
         if let Err(error) = &outcome
-            && !matches!(error, LaunchError::Exists { .. } | LaunchError::Plan { .. })
+            // What these say happens before anything of this id was made here.
+            && !matches!(
+                error,
+                LaunchError::Exists { .. } | LaunchError::Plan { .. } | LaunchError::Spawn { .. }
+            )
         {
             let state_dir = self.state_dir(&plan.sandbox_id);
             if let Err(leftover) = destroy(&state_dir, self.config.timeout).await {
