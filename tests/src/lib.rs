@@ -1,1 +1,47 @@
-//! The harness that the end-to-end tests and the conformance suite share.
+//! The harness of the end-to-end tests: real programs, real sandboxes, the host looked at from
+//! outside.
+//!
+//! ```text
+//! gateway.rs   a gateway for one test, and what must be true after it      leaks.rs
+//! cli.rs       the command-line tool: run, piped, in a terminal (pty.rs)
+//! client.rs    the callers' protocol itself
+//! driver.rs    a third party's driver
+//! tree.rs      a program with everything that descends from it             process.rs
+//! binaries.rs  where the programs are      user.rs    who runs them        home.rs
+//! engine.rs    what the host must have     cgroup.rs  limits for others    wait.rs
+//! bin/         programs of the tests: a launcher, a prober inside sandboxes, a third party's driver
+//! ```
+//!
+//! A test that cannot run here says why and passes; with `COFFERDAM_REQUIRE_ENGINES` it fails.
+
+pub mod binaries;
+pub mod cgroup;
+pub mod cli;
+pub mod client;
+pub mod driver;
+pub mod engine;
+pub mod gateway;
+pub mod home;
+pub mod leaks;
+pub mod process;
+pub mod pty;
+pub mod tree;
+pub mod user;
+pub mod wait;
+
+pub use gateway::TestGateway;
+pub use user::User;
+
+/// A name that nothing else has.
+pub fn random_name() -> String {
+    let mut bytes = [0; 8];
+    getrandom::fill(&mut bytes).expect("randomness");
+    hex::encode(bytes)
+}
+
+/// An argument for `sleep` that is longer than any test, and by which its process is found.
+pub fn long_time() -> String {
+    let mut bytes = [0; 4];
+    getrandom::fill(&mut bytes).expect("randomness");
+    format!("86400.{:010}", u32::from_le_bytes(bytes))
+}

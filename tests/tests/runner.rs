@@ -1,1 +1,18 @@
-//! The one integration test binary.
+//! The one integration test binary: what the product promises, tried on the product.
+
+mod bad_input;
+mod bulk;
+mod driver_death;
+mod exec;
+mod files;
+mod gateway_death;
+mod odd_driver;
+mod own_gateway;
+mod ports;
+mod queue;
+mod readme;
+mod sealed;
+mod stalled;
+mod terminal;
+mod third_party;
+mod trees;

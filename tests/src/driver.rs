@@ -1,0 +1,72 @@
+//! A third party's driver, started by hand.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use rustix::process::Signal;
+
+use crate::home::Home;
+use crate::tree::{End, Tree};
+use crate::user::User;
+use crate::{binaries, wait};
+
+/// A running driver. Its sandboxes are processes below it, and end with it.
+#[derive(Debug)]
+pub struct TestDriver {
+    tree: Tree,
+    socket: PathBuf,
+    log: PathBuf,
+}
+
+impl TestDriver {
+    /// As the user who runs the tests, in the home of the gateway that will use it.
+    pub fn start(home: &Home, name: &str) -> Self {
+        Self::start_with(home, name, &[])
+    }
+
+    /// With these variables in its environment.
+    pub fn start_with(home: &Home, name: &str, variables: &[(&str, &str)]) -> Self {
+        let driver = Self::start_unready(home, name, variables);
+        wait::until_true("the driver listens", || driver.socket.exists());
+        driver
+    }
+
+    fn start_unready(home: &Home, name: &str, variables: &[(&str, &str)]) -> Self {
+        let dir = home.private(User::Tester, &format!("drivers-{name}"));
+        let socket = dir.join("driver.sock");
+        let mut command = Command::new(binaries::own("cofferdam-test-driver"));
+        command.arg("--socket").arg(&socket);
+        command.env("PATH", "/usr/bin:/bin").env("HOME", &dir);
+        command.envs(variables.iter().copied());
+        let log = home.join(&format!("driver-{name}.log"));
+        let launcher = binaries::own("cofferdam-test-launch");
+        let tree = Tree::start(User::Tester, &command, &log, &launcher);
+        Self { tree, socket, log }
+    }
+
+    pub fn socket(&self) -> &Path {
+        &self.socket
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.tree.pid()
+    }
+
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    /// Stops it in the middle of whatever it does: it keeps its sockets and says nothing more.
+    pub fn freeze(&self) {
+        self.tree.signal(Signal::STOP);
+    }
+
+    pub fn thaw(&self) {
+        self.tree.signal(Signal::CONT);
+    }
+
+    pub fn kill(&self) {
+        self.tree.signal(Signal::KILL);
+        assert_eq!(self.tree.wait(wait::PATIENCE), Some(End::Signal(9)));
+    }
+}

@@ -1,0 +1,198 @@
+//! What cannot work is refused before anything is created, all problems at once, with the fix.
+
+use std::process::Command;
+
+use cofferdam_tests::binaries::Installation;
+use cofferdam_tests::home::Home;
+use cofferdam_tests::{TestGateway, User};
+
+/// A call, and what its error has to say.
+const REFUSED: [(&[&str], &[&str]); 17] = [
+    (&["create", "--driver", "nowhere"], &["nowhere", "process"]),
+    (
+        &["run", "--driver", "nowhere", "true"],
+        &["nowhere", "process"],
+    ),
+    (&["create", "--image", "debian:12"], &["process", "image"]),
+    (
+        &["run", "--image", "debian:12", "true"],
+        &["process", "image"],
+    ),
+    (&["create", "--memory", "1"], &["--memory"]),
+    (&["create", "--memory", "900P"], &["memory"]),
+    (&["create", "--pids", "1"], &["--pids"]),
+    (&["create", "--cpus", "-1"], &["cpus"]),
+    (&["create", "--disk", "many"], &["disk", "many"]),
+    (&["create", "--name", "Not A Name"], &["--name", "a-z"]),
+    (&["create", "--user", "somebody"], &["--user"]),
+    (&["create", "--lifetime", "1000000h"], &["--lifetime"]),
+    (
+        &["create", "--workspace", "not/absolute"],
+        &["--workspace", "absolute"],
+    ),
+    (&["create", "--isolation", "vm"], &["isolation"]),
+    (&["create", "--gpus", "1"], &["gpu", "process"]),
+    (
+        &["create", "--driver-config", "{\"no\":1}"],
+        &["--driver-config", "no"],
+    ),
+    (&["create", "--network", "open"], &["network", "process"]),
+];
+
+#[test]
+fn what_cannot_work_is_refused_before_anything_is_created() {
+    let gateway = TestGateway::start();
+    for (args, words) in REFUSED {
+        let ran = gateway.run(args);
+        ran.exited(125);
+        ran.says(words);
+    }
+    assert_eq!(gateway.ok(["ls", "-a", "-q"]), "");
+    assert_eq!(gateway.ok(["ps", "-q", "--all"]), "");
+    assert_eq!(gateway.supervisors(), [] as [u32; 0]);
+}
+
+#[test]
+fn all_problems_of_a_request_come_at_once() {
+    let gateway = TestGateway::start();
+    let ran = gateway.run([
+        "create",
+        "--name",
+        "-",
+        "--memory",
+        "1",
+        "--pids",
+        "1",
+        "--workspace",
+        "x",
+        "--user",
+        "somebody",
+        "--driver-config",
+        "{\"no\":1}",
+    ]);
+    ran.exited(125);
+    ran.says([
+        "--name",
+        "--memory",
+        "--pids",
+        "--workspace",
+        "--user",
+        "--driver-config",
+    ]);
+    let ran = gateway.run(["--json", "create", "--memory", "1", "--pids", "1"]);
+    let result = ran.result();
+    let violations = result["error"]["violations"].as_array().expect("a list");
+    let flags: Vec<_> = violations
+        .iter()
+        .map(|violation| &violation["flag"])
+        .collect();
+    assert_eq!(flags, ["--memory", "--pids"], "{result:#}");
+}
+
+#[test]
+fn a_name_is_taken_once_and_free_again() {
+    let gateway = TestGateway::start();
+    let first = gateway.create(["--name", "mine"]);
+    let ran = gateway.run(["create", "--name", "mine"]);
+    ran.exited(125);
+    ran.says(["mine"]);
+    assert_eq!(gateway.ok(["ls", "-a", "-q"]), first);
+    gateway.ok(["rm", "mine"]);
+    gateway.create(["--name", "mine"]);
+}
+
+#[test]
+fn operations_on_what_is_not_there_say_so() {
+    let gateway = TestGateway::start();
+    for args in [
+        &["exec", "nobody", "true"][..],
+        &["inspect", "nobody"],
+        &["stop", "nobody"],
+        &["start", "nobody"],
+        &["rm", "nobody"],
+        &["logs", "exec-nobody"],
+        &["attach", "exec-nobody"],
+        &["cancel", "exec-nobody"],
+        &["driver", "inspect", "nobody"],
+    ] {
+        let ran = gateway.run(args);
+        ran.exited(125);
+        ran.says(["nobody"]);
+    }
+    gateway.ok(["rm", "--force", "nobody"]);
+}
+
+/// As in sysexits.h.
+const EX_CONFIG: i32 = 78;
+
+/// Runs the gateway on a file that it must not accept; what it says.
+fn refused(config: &str, flags: &[&str]) -> String {
+    let home = Home::new(User::Tester);
+    let file = home.file(User::Tester, "config.toml", config);
+    let built = Installation::built();
+    let output = Command::new(built.gateway())
+        .env_clear()
+        .arg("--config")
+        .arg(&file)
+        .args(["--state-dir", &home.join("state").to_string_lossy()])
+        .args(["--runtime-dir", &home.join("run").to_string_lossy()])
+        .args(["--libexec", &built.libexec.to_string_lossy()])
+        .args(flags)
+        .output()
+        .expect("start the gateway");
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(EX_CONFIG), "{text}");
+    for name in ["state", "run"] {
+        assert!(!home.join(name).exists(), "{name} was made");
+    }
+    text
+}
+
+#[test]
+fn a_wrong_configuration_is_refused_with_all_its_problems_before_anything_binds() {
+    let text = refused(
+        "stat_dir = \"/x\"\n\
+         default_driver = \"nowhere\"\n\
+         [socket]\n\
+         mode = \"everybody\"\n\
+         [executions]\n\
+         running_max = \"many\"\n\
+         timeout_default = \"48h\"\n\
+         timeout_max = \"1h\"\n\
+         [drivers.process]\n\
+         enabled = \"yes\"\n",
+        &["--compute-driver-socket", "no-path"],
+    );
+    for word in [
+        "config.toml:1",
+        "state_dir",
+        "config.toml:2",
+        "nowhere",
+        "config.toml:4",
+        "mode",
+        "config.toml:6",
+        "running_max",
+        "timeout_default",
+        "config.toml:10",
+        "enabled",
+        "no-path",
+    ] {
+        assert!(text.contains(word), "{word:?} is missing in\n{text}");
+    }
+}
+
+#[test]
+fn settings_that_a_driver_refuses_are_told_with_their_names() {
+    let gateway = TestGateway::builder()
+        .process_setting("launch_timeout_ms = \"soon\"\nno_such_setting = 1")
+        .start();
+    let driver = gateway.driver("process");
+    assert_eq!(driver["state"], "REFUSED");
+    let error = driver["error"].as_str().expect("an error");
+    for word in ["launch_timeout_ms", "no_such_setting"] {
+        assert!(error.contains(word), "{word} is missing in {error}");
+    }
+    let ran = gateway.run(["run", "true"]);
+    ran.exited(125);
+    ran.says(["process", "launch_timeout_ms"]);
+}

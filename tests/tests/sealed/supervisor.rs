@@ -1,0 +1,129 @@
+//! A workload can do nothing to its supervisor, nor be taken for it.
+
+use std::io::{Read as _, Write as _};
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use cofferdam_proto::hello::{Frame, Scanner};
+use cofferdam_proto::supervisor::v1::HelloReply;
+use cofferdam_tests::{User, process, wait};
+
+use super::{Sealed, for_each_user};
+
+for_each_user!(
+    a_workload_can_neither_read_nor_end_its_supervisor,
+    an_impostor_on_the_callback_socket_is_refused_and_disturbs_nobody
+);
+
+fn a_workload_can_neither_read_nor_end_its_supervisor(user: User) {
+    let sealed = Sealed::new(user);
+    let before = sealed.gateway.supervisors();
+    let mut found = sealed.probe(["pid-one"]);
+    assert!(found.len() > 30, "{found:?}");
+    // PID 1 is sent signals by its own user without an error, and without an effect.
+    found.retain(|what, _| !what.starts_with("signal"));
+    super::none_is_ok(&found);
+    let signals = "STOP TERM INT HUP SEGV USR1 CHLD ALRM KILL";
+    sealed.sh(&format!(
+        "for s in {signals}; do kill -$s 1 2>/dev/null; done; true"
+    ));
+    // All that it may signal, whoever that is: only the attacker itself comes to harm.
+    let run = |script: &str| {
+        let args = ["exec", "--timeout", "2s", "sealed", "sh", "-c", script];
+        sealed.gateway.run(args).code()
+    };
+    assert_eq!(run("kill -KILL -1 & wait"), 128 + 9);
+    assert_eq!(run("kill -STOP -1 & wait; sleep 600"), 124);
+    assert_eq!(run("setsid sh -c 'kill -KILL -1' & wait"), 128 + 9);
+    // Each of its threads has a number, too.
+    let limits = "for t in 1 $(ls /proc/1/task); do renice 19 $t; ionice -c 3 -p $t; \
+                  prlimit --pid $t --nofile=1:1 --cpu=1:1 --as=1:1; done >/dev/null 2>&1; true";
+    sealed.sh(limits);
+    assert_eq!(sealed.sh("echo alive"), "alive");
+    assert_eq!(sealed.gateway.supervisors(), before);
+    let state = process::status(before[0], "State").expect("a state");
+    assert!(!state.starts_with('T'), "it was stopped: {state}");
+    // What the host sees of it holds no secret either.
+    let environment = std::fs::read(format!("/proc/{}/environ", before[0])).unwrap_or_default();
+    assert_eq!(String::from_utf8_lossy(&environment), "");
+}
+
+fn an_impostor_on_the_callback_socket_is_refused_and_disturbs_nobody(user: User) {
+    let sealed = Sealed::new(user);
+    let gateway = &sealed.gateway;
+    let about = gateway.json(["inspect", "sealed"]);
+    let id = about["sandbox_id"].as_str().expect("an id");
+    let mut running = gateway.cli(["exec", "-i", "sealed", "cat"]).spawn();
+    running.type_in("before\n");
+    running.expect("before\n");
+    // Whoever could reach the socket would still not have the token.
+    let socket: PathBuf = gateway
+        .runtime_dir()
+        .join("callback")
+        .join(id)
+        .join("gateway.sock");
+    for _ in 0..3 {
+        impersonate(&socket, id);
+    }
+    running.type_in("after\n");
+    running.expect("after\n");
+    running.end_stdin();
+    assert_eq!(running.wait().success(), "before\nafter");
+    let after = gateway.json(["inspect", "sealed"]);
+    assert_eq!(
+        (&after["state"], &after["session"]),
+        (&"READY".into(), &true.into())
+    );
+    assert_eq!(sealed.sh("echo works"), "works");
+}
+
+/// Answers a hello without knowing the token, and waits to be told so.
+fn impersonate(socket: &PathBuf, sandbox_id: &str) {
+    let mut stream = UnixStream::connect(socket).expect("connect");
+    stream
+        .set_read_timeout(Some(wait::PATIENCE))
+        .expect("set a timeout");
+    let mut scanner = Scanner::new();
+    let mut buffer = [0; 4096];
+    let hello = loop {
+        match scanner.next_frame() {
+            Some(Frame::Hello(hello)) => break hello,
+            Some(other) => panic!("instead of a hello: {other:?}"),
+            None => {
+                let length = stream.read(&mut buffer).expect("a hello");
+                if length == 0 {
+                    // It is not even listened to while the real one is there.
+                    return;
+                }
+                scanner.push(&buffer[..length]);
+            }
+        }
+    };
+    let reply = Frame::HelloReply(HelloReply {
+        sandbox_id: sandbox_id.to_owned(),
+        protocol_min: 1,
+        protocol_max: 1,
+        boot_id: vec![7; 16].into(),
+        version: "0.0.0".to_owned(),
+        nonce: hello.nonce.clone(),
+        hmac: vec![0; 32].into(),
+        ..HelloReply::default()
+    });
+    stream
+        .write_all(&reply.encode().expect("a frame"))
+        .expect("answer");
+    let end = std::time::Instant::now() + Duration::from_secs(30);
+    while std::time::Instant::now() < end {
+        match scanner.next_frame() {
+            Some(Frame::Reject(_)) => return,
+            Some(Frame::Hello(_)) => {}
+            Some(other) => panic!("the impostor got {other:?}"),
+            None => match stream.read(&mut buffer) {
+                Ok(0) | Err(_) => return,
+                Ok(length) => scanner.push(&buffer[..length]),
+            },
+        }
+    }
+    panic!("the impostor was not refused");
+}
