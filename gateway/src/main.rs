@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use cofferdam_gateway::app::App;
 use cofferdam_gateway::config::{self, Flags, Host, Resolved};
-use cofferdam_gateway::service::{self, ServiceError};
+use cofferdam_gateway::service::{self, LockError, ServiceError};
 
 /// As in sysexits.h: EX_CONFIG. systemd shows it by name.
 const EXIT_CONFIG: u8 = 78;
@@ -92,7 +92,7 @@ fn run(resolved: Resolved, flags: &Flags, host: &Host) -> ExitCode {
     runtime.shutdown_timeout(service::FORCED_PATIENCE);
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error @ ServiceError::Lock(_)) => fail(&error, EXIT_TAKEN),
+        Err(error @ ServiceError::Lock(LockError::Taken { .. })) => fail(&error, EXIT_TAKEN),
         Err(error) => fail(&error, 1),
     }
 }

@@ -21,7 +21,7 @@ use tokio_util::task::TaskTracker;
 use super::handshake::{Greeting, configure, handshake};
 use super::launch::ProcessWatch;
 use super::shared::{Link, Shared};
-use super::trouble::Trouble;
+use super::trouble::{SILENT_FIX, Trouble};
 use super::watch::Watch;
 use super::{DriverEvent, connect, fingerprint};
 use crate::transport::{Channel, ChannelOptions, KeepAlive};
@@ -210,7 +210,11 @@ impl Task {
 }
 
 fn lost(channel: &Channel) -> Trouble {
-    Trouble::failing(format!("lost the driver: {}", channel.end_reason()))
+    let trouble = Trouble::failing(format!("lost the driver: {}", channel.end_reason()));
+    match channel.was_silent() {
+        true => trouble.with_fix(SILENT_FIX),
+        false => trouble,
+    }
 }
 
 /// Completes when a built-in driver's process has ended.

@@ -1,5 +1,9 @@
 //! Why a driver cannot be used, in words for its operator.
 
+/// For a driver that is there and says nothing.
+pub(super) const SILENT_FIX: &str =
+    "see what the driver's process is doing (stopped, stuck, overloaded), or start it again";
+
 /// An attempt at a driver ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Trouble {
@@ -28,6 +32,7 @@ impl Trouble {
     pub(super) fn silent(what: &str) -> Self {
         Self {
             silent: true,
+            fix: SILENT_FIX.to_owned(),
             ..Self::failing(format!("the driver does not answer{what}"))
         }
     }

@@ -139,11 +139,13 @@ impl DriverView {
             return None;
         }
         if self.state != DriverState::Connected {
-            let error = match self.error.as_str() {
-                "" => "not connected yet".to_owned(),
-                error => error.to_owned(),
-            };
-            return Some((error, self.fix.clone()));
+            return Some(match self.error.as_str() {
+                "" => (
+                    "it does not answer yet".to_owned(),
+                    "wait a moment; if it stays so, see what listens on its socket".to_owned(),
+                ),
+                error => (error.to_owned(), self.fix.clone()),
+            });
         }
         let (reason, fix) = (self.fingerprint.as_ref())
             .map(|f| (f.reason.clone(), f.fix.clone()))

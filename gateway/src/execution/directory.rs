@@ -308,7 +308,8 @@ impl Executions {
         }
     }
 
-    /// Waits until none is unfinished, or until `deadline`. True: none is.
+    /// Waits until nobody is waiting for one that is unfinished, or until `deadline`. What goes on
+    /// without anyone who follows it goes on without a gateway, too. True: nobody waits.
     pub async fn drained(&self, deadline: Instant) -> bool {
         loop {
             let one = {
@@ -317,7 +318,8 @@ impl Executions {
                     .unfinished
                     .read()
                     .unwrap_or_else(PoisonError::into_inner);
-                unfinished.values().next().map(|e| e.execution.clone())
+                let mut all = unfinished.values().map(|entry| &entry.execution);
+                all.find(|execution| execution.is_waited_for()).cloned()
             };
             let Some(one) = one else {
                 return true;

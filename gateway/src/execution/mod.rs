@@ -82,6 +82,11 @@ impl Execution {
         self.view.clone()
     }
 
+    /// Somebody is on its stream, or has to come back to it soon.
+    fn is_waited_for(&self) -> bool {
+        self.live.primary().borrow().present || !self.facts().detachable
+    }
+
     /// Waits for its end.
     pub async fn ended(&self) -> Arc<ExecutionFacts> {
         let mut view = self.view.clone();

@@ -151,7 +151,9 @@ impl Runner {
                 self.publish_stdin();
             }
             Some(Event::Exited(exited)) => {
-                return Next::Stop(Pumped::Ended(self.exited(&exited, sandbox).await));
+                let ended = self.exited(&exited, sandbox).await;
+                self.tree_ended(session).await;
+                return Next::Stop(Pumped::Ended(ended));
             }
             // Of a later protocol.
             None => {}
@@ -237,6 +239,24 @@ impl Runner {
         self.facts.max_rss_bytes = Some(exited.max_rss_bytes);
         let oom = self.kill.is_none() && ending::may_be_oom(exited) && self.was_oom(sandbox).await;
         ending::of_exit(exited, self.kill.as_ref(), oom)
+    }
+
+    /// After a kill the process may have ended politely and what it started may not: nothing is
+    /// over before the supervisor says so.
+    async fn tree_ended(&mut self, session: &Session) {
+        loop {
+            tokio::select! {
+                ended = self.children.join_next() => if ended.is_none() {
+                    return;
+                },
+                // A caller who has lost patience.
+                Some(control) = self.channels.control.recv() => self.control(control, session),
+                () = at(self.kill_deadline) => {
+                    warn!(execution.id = %self.facts.id, "the process tree did not end after a kill");
+                    return;
+                }
+            }
+        }
     }
 
     /// Has the platform killed for want of memory since the process was started?

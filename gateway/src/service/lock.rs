@@ -1,4 +1,4 @@
-//! One gateway per state directory.
+//! One gateway per directory: of its records, and of its sockets.
 
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{Read, Seek, Write};
@@ -12,16 +12,18 @@ use rustix::io::Errno;
 #[derive(Debug, thiserror::Error)]
 pub enum LockError {
     #[error(
-        "another gateway{} uses {}; stop it, or choose another state_dir",
+        "another gateway{} uses {}; stop it, or choose another {setting}",
         pid_hint(.pid),
         directory.display()
     )]
     Taken {
         directory: PathBuf,
+        /// The setting that names the directory.
+        setting: &'static str,
         /// Of the other one, if it is known.
         pid: Option<u32>,
     },
-    #[error("could not lock {}", path.display())]
+    #[error("cannot use the directory of {}; see state_dir and runtime_dir", path.display())]
     Io {
         path: PathBuf,
         #[source]
@@ -35,20 +37,24 @@ fn pid_hint(pid: &Option<u32>) -> String {
 
 /// Held as long as it exists; the kernel lets go of it whatever happens to the process.
 #[derive(Debug)]
-pub struct StateLock {
+pub struct DirectoryLock {
     _file: File,
 }
 
-impl StateLock {
-    /// Takes the directory, making it if it is not there.
-    pub fn take(directory: &Path) -> Result<Self, LockError> {
+impl DirectoryLock {
+    /// Takes the directory, making it with this mode if it is not there.
+    pub fn take(
+        directory: &Path,
+        mode: u32,
+        setting: &'static str,
+    ) -> Result<Self, LockError> {
         let path = directory.join("lock");
         let failed = |source| LockError::Io {
             path: path.clone(),
             source,
         };
         let mut builder = DirBuilder::new();
-        builder.recursive(true).mode(0o700);
+        builder.recursive(true).mode(mode);
         builder.create(directory).map_err(failed)?;
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(true).truncate(false);
@@ -61,6 +67,7 @@ impl StateLock {
                 let _ = file.read_to_string(&mut text);
                 return Err(LockError::Taken {
                     directory: directory.to_owned(),
+                    setting,
                     pid: text.trim().parse().ok(),
                 });
             }
@@ -84,13 +91,13 @@ mod tests {
     fn a_second_gateway_is_told_who_has_the_directory() {
         let home = tempfile::tempdir().unwrap();
         let directory = home.path().join("state");
-        let first = StateLock::take(&directory).unwrap();
-        let error = StateLock::take(&directory).unwrap_err();
+        let first = DirectoryLock::take(&directory, 0o700, "state_dir").unwrap();
+        let error = DirectoryLock::take(&directory, 0o700, "state_dir").unwrap_err();
         let text = error.to_string();
         let pid = std::process::id();
         assert!(text.contains(&format!("(pid {pid})")), "{text}");
         assert!(text.contains("state_dir"), "{text}");
         drop(first);
-        StateLock::take(&directory).unwrap();
+        DirectoryLock::take(&directory, 0o700, "state_dir").unwrap();
     }
 }

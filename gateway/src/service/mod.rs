@@ -20,7 +20,7 @@ use std::time::Duration;
 
 use crate::app::{App, StartError};
 use crate::config::{self, Config, Flags, Host};
-pub use lock::{LockError, StateLock};
+pub use lock::{DirectoryLock, LockError};
 pub use log::init as init_log;
 use signals::{Signal, Signals};
 
@@ -49,7 +49,8 @@ pub async fn run(
 ) -> Result<(), ServiceError> {
     // Before anything else, so that no signal is missed.
     let mut signals = Signals::listen().map_err(ServiceError::Signals)?;
-    let _lock = StateLock::take(&config.state_dir)?;
+    let _state = DirectoryLock::take(&config.state_dir, 0o700, "state_dir")?;
+    let _sockets = DirectoryLock::take(&config.runtime_dir, 0o755, "runtime_dir")?;
     descriptors::raise_limit();
     let _watchdog = notify::keep_watchdog_fed();
     let patience = config.drain_timeout;

@@ -106,6 +106,11 @@ impl Channel {
         self.state.peer_kind()
     }
 
+    /// The connection ended because the peer did not answer keep-alive pings.
+    pub fn was_silent(&self) -> bool {
+        self.state.was_silent()
+    }
+
     /// Why the connection ended, for people; empty while it has not.
     pub fn end_reason(&self) -> String {
         self.state.reason()

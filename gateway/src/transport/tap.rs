@@ -13,6 +13,9 @@ use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 /// How many first bytes tell what a peer speaks: one HTTP/2 frame head.
 const HEAD_BYTES: usize = 9;
 
+/// Why a connection ended whose peer did not answer pings.
+const SILENT: &str = "it does not answer";
+
 /// What the first bytes from a peer look like.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PeerKind {
@@ -73,12 +76,16 @@ impl TapState {
         let idle = self.facts().last_read.elapsed();
         let silent = self.silence.is_some_and(|silence| idle >= silence);
         self.set_reason(|| match error {
-            _ if silent => "it does not answer".to_owned(),
+            _ if silent => SILENT.to_owned(),
             Some(error) => chain(&error),
             None => "the connection was closed".to_owned(),
         });
         self.cut.cancel();
         self.ended.cancel();
+    }
+
+    pub(super) fn was_silent(&self) -> bool {
+        self.facts().reason.as_deref() == Some(SILENT)
     }
 
     pub(super) fn reason(&self) -> String {

@@ -145,6 +145,7 @@ async fn a_stopped_driver_is_noticed_while_calls_time_out() {
     assert!(error.is_transient(), "{error:?}");
     let stopped = view(&driver, |view| view.error.contains("does not answer")).await;
     assert_eq!(stopped.state, DriverState::Connecting);
+    assert!(!stopped.fix.is_empty(), "{stopped:?}");
     signal(&before, Signal::CONT);
     connected(&driver).await;
 }
