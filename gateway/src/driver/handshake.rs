@@ -204,7 +204,12 @@ fn failed(channel: &Channel, status: &Status) -> Trouble {
         ),
         _ if channel.is_closed() => {
             let reason = channel.end_reason();
-            Trouble::failing(format!("the connection ended in Handshake: {reason}"))
+            let uid = rustix::process::geteuid().as_raw();
+            Trouble::failing(format!("the connection ended in Handshake: {reason}")).with_fix(
+                format!(
+                    "see the driver's own log: it may not let in the gateway's user, uid {uid}"
+                ),
+            )
         }
         _ => Trouble::failing(format!("Handshake failed: {}", describe(&answer)))
             .with_fix(answer.fix),
