@@ -137,15 +137,13 @@ where
         .write_all(&welcome_frame(token, &nonce, next))
         .await
         .expect("written");
-    loop {
-        match next_frame(stream, &mut scanner).await.expect("a Ready") {
-            Frame::Ready(ready) => {
-                assert!(same_mac(&ready_mac(next, &nonce), &ready.hmac));
-                break;
-            }
-            _ => {}
+    let ready = loop {
+        // Another answer to the same Hello may come before it.
+        if let Frame::Ready(ready) = next_frame(stream, &mut scanner).await.expect("a Ready") {
+            break ready;
         }
-    }
+    };
+    assert!(same_mac(&ready_mac(next, &nonce), &ready.hmac));
     (reply, scanner.into_rest().into())
 }
 
@@ -159,7 +157,8 @@ where
     let (sender, connection) = http2::Builder::new(TokioExecutor::new())
         .timer(TokioTimer::new())
         .initial_stream_window_size(256 * 1024)
-        .initial_connection_window_size(16 * 1024 * 1024)
+        // All streams may stall at once: the window of a stream times their number.
+        .initial_connection_window_size(256 * 1024 * 1024)
         .max_frame_size(128 * 1024)
         .max_concurrent_reset_streams(1024)
         .handshake(TokioIo::new(stream))

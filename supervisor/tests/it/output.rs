@@ -120,7 +120,7 @@ async fn a_process_may_end_with_a_full_spool_and_its_last_bytes_still_come() {
     let mut sandbox = Sandbox::start();
     let mut client = sandbox.session().await;
     // Spool and pipe hold all of it, so the process ends before anybody reads.
-    let script = "head -c 100000 /dev/zero; echo end; echo over > done";
+    let script = "head -c 66000 /dev/zero; echo end; echo over > done";
     let spec = ProcessSpec {
         spool_bytes: 65_536,
         ..shell(script)
@@ -131,7 +131,7 @@ async fn a_process_may_end_with_a_full_spool_and_its_last_bytes_still_come() {
     }
     let attached = attach(&client, "p", 0).await.expect("attached");
     let outcome = attached.finish().await;
-    assert_eq!(outcome.all.len(), 100_004);
+    assert_eq!(outcome.all.len(), 66_004);
     assert!(outcome.all.ends_with(b"end\n"));
     assert!(!outcome.exited.output_abandoned);
 }

@@ -17,7 +17,7 @@ use crate::gateway::{Client, Token, hello, http2, soon};
 /// The workload's user when the tests run as root. It need not exist.
 const WORKLOAD_ID: u32 = 12_345;
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Options {
     /// PID 1 of a fresh pid namespace, with its own /proc.
     pub(crate) is_init: bool,
@@ -25,17 +25,6 @@ pub(crate) struct Options {
     /// Limit of processes of the workload's user.
     pub(crate) processes_max: Option<u64>,
     pub(crate) workload: Option<(u32, u32)>,
-}
-
-impl Default for Options {
-    fn default() -> Self {
-        Self {
-            is_init: false,
-            expire_time_unix_ms: 0,
-            processes_max: None,
-            workload: None,
-        }
-    }
 }
 
 pub(crate) struct Sandbox {
@@ -325,4 +314,24 @@ pub(crate) fn descendants(root: i32) -> Vec<(i32, char)> {
         .filter(|(pid, _)| is_below(**pid))
         .map(|(pid, (_, state))| (*pid, *state))
         .collect()
+}
+
+/// Makes a tree the workload's own.
+pub(crate) fn give(path: &Path) {
+    if !is_root() {
+        return;
+    }
+    let (uid, gid) = workload_ids();
+    std::os::unix::fs::lchown(path, Some(uid), Some(gid)).expect("given away");
+    if path.is_dir() && !path.is_symlink() {
+        for entry in fs::read_dir(path).expect("listed").flatten() {
+            give(&entry.path());
+        }
+    }
+}
+
+/// A test that cannot be made here says so.
+#[allow(clippy::print_stdout, reason = "a skip prints its reason")]
+pub(crate) fn skip(reason: &str) {
+    println!("skipped: {reason}");
 }
