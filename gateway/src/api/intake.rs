@@ -14,7 +14,7 @@ use super::caller::Caller;
 use super::convert;
 use super::status::ApiError;
 use crate::config::Config;
-use crate::driver::{Driver, DriverState, DriverView, Registry};
+use crate::driver::{Driver, DriverState, DriverView, Registry, Violation};
 use crate::execution::{NewExecution, Place};
 use crate::model::{
     DriverName, Environment, ExecutionFacts, ExecutionId, ExecutionState, OutputTotals,
@@ -79,9 +79,10 @@ impl Intake {
             &capabilities,
             &mut problems,
         );
+        let violations = driver.driver_config_violations(&wishes.driver_config);
         problems
             .0
-            .extend(driver.driver_config_violations(&wishes.driver_config));
+            .extend(violations.into_iter().map(in_driver_config));
         if !problems.0.is_empty() {
             return Err(ApiError::invalid("INVALID_SPEC", problems.0));
         }
@@ -348,6 +349,15 @@ impl Intake {
             problems.add("pty", "rows and columns are at most 65,535");
         }
     }
+}
+
+/// What the driver's schema calls by its own names.
+fn in_driver_config(violation: Violation) -> Violation {
+    let field = match violation.field.as_str() {
+        "" => "driver_config".to_owned(),
+        inner => format!("driver_config.{inner}"),
+    };
+    Violation { field, ..violation }
 }
 
 fn new_sandbox(caller: Caller, driver: &Driver, wishes: Wishes, spec: SandboxSpec) -> NewSandbox {
