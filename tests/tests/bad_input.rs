@@ -21,7 +21,7 @@ const REFUSED: [(&[&str], &[&str]); 17] = [
     (&["create", "--memory", "1"], &["--memory"]),
     (&["create", "--memory", "900P"], &["memory"]),
     (&["create", "--pids", "1"], &["--pids"]),
-    (&["create", "--cpus", "-1"], &["cpus"]),
+    (&["create", "--cpus=-1"], &["cpus"]),
     (&["create", "--disk", "many"], &["disk", "many"]),
     (&["create", "--name", "Not A Name"], &["--name", "a-z"]),
     (&["create", "--user", "somebody"], &["--user"]),
