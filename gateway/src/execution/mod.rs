@@ -74,8 +74,16 @@ impl Execution {
         &self.id
     }
 
+    /// As they are now. While it runs, its output is longer than when its state last changed.
     pub fn facts(&self) -> Arc<ExecutionFacts> {
-        self.view.borrow().clone()
+        let facts = self.view.borrow().clone();
+        let end = *self.live.end().borrow();
+        if facts.state.is_final() || facts.output.bytes == end {
+            return facts;
+        }
+        let mut facts = Arc::unwrap_or_clone(facts);
+        facts.output.bytes = end;
+        Arc::new(facts)
     }
 
     pub fn watch(&self) -> watch::Receiver<Arc<ExecutionFacts>> {

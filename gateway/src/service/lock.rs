@@ -43,11 +43,7 @@ pub struct DirectoryLock {
 
 impl DirectoryLock {
     /// Takes the directory, making it with this mode if it is not there.
-    pub fn take(
-        directory: &Path,
-        mode: u32,
-        setting: &'static str,
-    ) -> Result<Self, LockError> {
+    pub fn take(directory: &Path, mode: u32, setting: &'static str) -> Result<Self, LockError> {
         let path = directory.join("lock");
         let failed = |source| LockError::Io {
             path: path.clone(),
