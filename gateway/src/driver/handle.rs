@@ -159,8 +159,8 @@ impl Driver {
         let violations = response.violations.into_iter();
         Ok(violations
             .map(|violation| Violation {
-                field: violation.field,
-                message: violation.message,
+                field: convert::plain(violation.field),
+                message: convert::plain(violation.message),
             })
             .collect())
     }

@@ -140,8 +140,8 @@ fn check_contract(response: &wire::HandshakeResponse) -> Result<(), Trouble> {
     let error = format!(
         "the driver ({} {}) speaks revisions {} to {} of the contract and chose {}, \
          this gateway speaks {} to {}",
-        response.name,
-        response.version,
+        convert::plain(response.name.clone()),
+        convert::plain(response.version.clone()),
         theirs.min,
         theirs.max,
         response.chosen,

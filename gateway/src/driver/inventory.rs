@@ -168,7 +168,7 @@ fn recovered(
         sandbox_id: convert::sandbox_id(&result.sandbox_id)?,
         outcome,
         observation: observation.transpose()?,
-        message: result.message,
+        message: convert::plain(result.message),
         handle: result.handle.map(convert::handle_from_wire),
     })
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
 
+use super::convert::plain;
 use super::{CallError, CallErrorKind, Violation};
 
 /// What a driver's word means to the gateway.
@@ -29,8 +30,8 @@ impl Answer {
             let violations = bad_request.field_violations.iter();
             violations
                 .map(|v| Violation {
-                    field: v.field.clone(),
-                    message: v.description.clone(),
+                    field: plain(v.field.clone()),
+                    message: plain(v.description.clone()),
                 })
                 .collect()
         });
@@ -51,8 +52,8 @@ impl Answer {
         Self {
             kind: kind(status.code(), retry),
             code: status.code(),
-            message: status.message().to_owned(),
-            fix: fixes.join("; "),
+            message: plain(status.message().to_owned()),
+            fix: plain(fixes.join("; ")),
             violations,
             retry,
             preconditions,

@@ -23,7 +23,7 @@ use super::launch::ProcessWatch;
 use super::shared::{Link, Shared};
 use super::trouble::{SILENT_FIX, Trouble};
 use super::watch::Watch;
-use super::{DriverEvent, connect, fingerprint};
+use super::{DriverEvent, connect, convert, fingerprint};
 use crate::transport::{Channel, ChannelOptions, KeepAlive};
 
 /// A built-in driver that has not answered so many handshakes in a row is started anew. With the
@@ -158,11 +158,11 @@ impl Task {
         let response = greeting.response.clone();
         let capabilities = greeting.capabilities.clone();
         self.shared.update(|view| {
-            view.driver_name = response.name;
-            view.version = response.version;
+            view.driver_name = convert::plain(response.name);
+            view.version = convert::plain(response.version);
             view.incarnation = response.incarnation;
             view.contract = response.chosen;
-            view.description = response.description;
+            view.description = convert::plain(response.description);
             view.settings_schema = response.settings_schema;
             view.driver_config_schema = response.driver_config_schema;
             view.capabilities = Some(capabilities);

@@ -9,6 +9,7 @@ mod platform;
 mod spec;
 #[cfg(test)]
 mod tests;
+mod text;
 
 pub(super) use json::INTEGER_MAX;
 pub use json::{struct_from_wire, struct_to_wire};
@@ -20,6 +21,7 @@ pub use platform::{
     capabilities_from_wire, capabilities_to_wire, fingerprint_from_wire, fingerprint_to_wire,
 };
 pub use spec::{spec_from_wire, spec_to_wire};
+pub(super) use text::plain;
 
 /// A message that no driver may send and no store may hold.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

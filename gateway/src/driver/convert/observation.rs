@@ -2,7 +2,7 @@
 
 use cofferdam_proto::compute::v1 as wire;
 
-use super::{ConvertError, enums};
+use super::{ConvertError, enums, plain};
 use crate::model::{
     Condition, ConditionStatus, ConditionType, Handle, Observation, ObservedState, SandboxId,
     Termination, TerminationReason, UnixMillis,
@@ -93,10 +93,10 @@ pub fn observation_from_wire(sandbox: wire::Sandbox) -> Result<Observation, Conv
         boots: sandbox.boots,
         create_time: UnixMillis(sandbox.create_time_unix_ms),
         start_time: UnixMillis(sandbox.start_time_unix_ms),
-        platform_id: sandbox.platform_id,
-        image_digest: sandbox.image_digest,
-        stream: sandbox.stream,
-        weaknesses: sandbox.weaknesses,
+        platform_id: plain(sandbox.platform_id),
+        image_digest: plain(sandbox.image_digest),
+        stream: plain(sandbox.stream),
+        weaknesses: sandbox.weaknesses.into_iter().map(plain).collect(),
     })
 }
 
@@ -122,7 +122,7 @@ fn condition_from_wire(condition: wire::Condition) -> Condition {
     Condition {
         kind: type_from_wire(condition.r#type),
         status: status_from_wire(condition.status),
-        message: condition.message,
+        message: plain(condition.message),
         change_time: UnixMillis(condition.change_time_unix_ms),
         progress_done_bytes: condition.progress_done_bytes,
         progress_total_bytes: condition.progress_total_bytes,
@@ -144,7 +144,7 @@ fn termination_from_wire(termination: wire::Termination) -> Termination {
         reason: reason_from_wire(termination.reason),
         exit_code: termination.exit_code,
         signal: termination.signal,
-        message: termination.message,
+        message: plain(termination.message),
         time: UnixMillis(termination.time_unix_ms),
     }
 }

@@ -2,11 +2,11 @@
 
 use cofferdam_proto::compute::v1 as wire;
 
-use super::enums;
 use super::spec::{
     isolation_from_wire, isolation_to_wire, limits_from_wire, limits_to_wire, network_from_wire,
     network_to_wire,
 };
+use super::{enums, plain};
 use crate::driver::{
     Capabilities, Check, CheckResult, Execution, Fingerprint, Health, ImageSources, Resources,
 };
@@ -104,11 +104,14 @@ pub fn fingerprint_to_wire(fingerprint: &Fingerprint) -> wire::FingerprintRespon
 }
 
 pub fn fingerprint_from_wire(fingerprint: wire::FingerprintResponse) -> Fingerprint {
+    let attributes = fingerprint.attributes.into_iter();
     Fingerprint {
         health: health_from_wire(fingerprint.health),
-        reason: fingerprint.reason,
-        fix: fingerprint.fix,
-        attributes: fingerprint.attributes.into_iter().collect(),
+        reason: plain(fingerprint.reason),
+        fix: plain(fingerprint.fix),
+        attributes: attributes
+            .map(|(name, value)| (plain(name), plain(value)))
+            .collect(),
         capacity: resources_from_wire(fingerprint.capacity),
         used: resources_from_wire(fingerprint.used),
         limits: limits_from_wire(fingerprint.limits),
@@ -150,9 +153,9 @@ fn check_to_wire(check: &Check) -> wire::Check {
 
 fn check_from_wire(check: wire::Check) -> Check {
     Check {
-        id: check.id,
+        id: plain(check.id),
         result: result_from_wire(check.result),
-        detail: check.detail,
-        fix: check.fix,
+        detail: plain(check.detail),
+        fix: plain(check.fix),
     }
 }
