@@ -7,11 +7,10 @@ use std::io::{self, Read as _};
 use std::os::fd::{FromRawFd as _, OwnedFd, RawFd};
 use std::path::{Path, PathBuf};
 
-use cofferdam_proto::hello::KEY_BYTES;
 use rustix::io::FdFlags;
 use serde::Deserialize;
 use thiserror::Error;
-use zeroize::{Zeroize as _, Zeroizing};
+use zeroize::Zeroizing;
 
 use crate::args::BootstrapSource;
 use crate::token::Token;
@@ -110,12 +109,8 @@ fn parse(text: &[u8]) -> Result<Bootstrap, BootstrapError> {
         line: error.line(),
         column: error.column(),
     })?;
-    let mut token = [0; KEY_BYTES];
-    if hex::decode_to_slice(wire.token, &mut token).is_err() {
-        token.zeroize();
-        return Err(BootstrapError::Field("token is not 64 hexadecimal digits"));
-    }
-    let token = Token::new(token);
+    let token = Token::from_hex(wire.token)
+        .ok_or(BootstrapError::Field("token is not 64 hexadecimal digits"))?;
     if wire.sandbox_id.is_empty() || wire.sandbox_id.len() > 128 {
         return Err(BootstrapError::Field("sandbox_id is empty or too long"));
     }

@@ -151,7 +151,7 @@ fn accept(welcome: &Welcome, nonce: &[u8; KEY_BYTES], tokens: &mut Tokens) -> Op
 fn verified(welcome: &Welcome, nonce: &[u8; KEY_BYTES], tokens: &Tokens) -> Option<Token> {
     let token = tokens.offered().bytes();
     let masked = Zeroizing::new(<[u8; KEY_BYTES]>::try_from(&welcome.masked_next_token[..]).ok()?);
-    let next = Token::new(mask(token, nonce, &masked));
+    let next = Token::take(&mut mask(token, nonce, &masked));
     let proven = same_mac(&welcome_mac(token, nonce, next.bytes()), &welcome.hmac);
     (proven && PROTOCOLS.contains(&welcome.protocol)).then_some(next)
 }

@@ -104,10 +104,12 @@ pub(crate) fn lower_oom_score() {
 
 /// Lets the calling thread's file operations be checked as if the workload's user did them.
 pub(crate) fn become_for_files(uid: u32, gid: u32) {
-    // SAFETY: per-thread system calls that take numbers. The group goes first, while it may.
+    // SAFETY: system calls that take numbers. The group goes first, while it may. Such a change may
+    // make our memory dumpable again, by a setting of the system.
     unsafe {
         libc::syscall(libc::SYS_setfsgid, gid);
         libc::syscall(libc::SYS_setfsuid, uid);
+        libc::prctl(libc::PR_SET_DUMPABLE, 0);
     }
 }
 

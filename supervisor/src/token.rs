@@ -10,24 +10,30 @@
 use std::fmt;
 
 use cofferdam_proto::hello::KEY_BYTES;
-use zeroize::Zeroize as _;
+use zeroize::{Zeroize as _, Zeroizing};
 
-/// A token; wiped from memory when it is dropped, and never printed.
-pub(crate) struct Token([u8; KEY_BYTES]);
+/// A token; wiped from memory when it is dropped, and never printed. In a box, since moving a value
+/// leaves a copy of it behind.
+pub(crate) struct Token(Box<Zeroizing<[u8; KEY_BYTES]>>);
 
 impl Token {
-    pub(crate) fn new(bytes: [u8; KEY_BYTES]) -> Self {
-        Self(bytes)
+    /// Takes a copy and wipes what it was made from.
+    pub(crate) fn take(bytes: &mut [u8; KEY_BYTES]) -> Self {
+        let mut token = Self(Box::default());
+        token.0.copy_from_slice(bytes);
+        bytes.zeroize();
+        token
+    }
+
+    /// From 64 hexadecimal digits.
+    pub(crate) fn from_hex(text: &str) -> Option<Self> {
+        let mut token = Self(Box::default());
+        hex::decode_to_slice(text, token.0.as_mut_slice()).ok()?;
+        Some(token)
     }
 
     pub(crate) fn bytes(&self) -> &[u8; KEY_BYTES] {
         &self.0
-    }
-}
-
-impl Drop for Token {
-    fn drop(&mut self) {
-        self.0.zeroize();
     }
 }
 
@@ -88,8 +94,12 @@ impl Tokens {
 mod tests {
     use super::*;
 
+    fn token(mut bytes: [u8; KEY_BYTES]) -> Token {
+        Token::take(&mut bytes)
+    }
+
     fn tokens() -> Tokens {
-        Tokens::new(Token::new([1; KEY_BYTES]))
+        Tokens::new(token([1; KEY_BYTES]))
     }
 
     fn offered(tokens: &Tokens) -> u8 {
@@ -99,7 +109,7 @@ mod tests {
     #[test]
     fn the_newest_is_offered_first_and_the_other_after_a_rejection() {
         let mut tokens = tokens();
-        tokens.rotate(Token::new([2; KEY_BYTES]));
+        tokens.rotate(token([2; KEY_BYTES]));
         assert_eq!(offered(&tokens), 2);
         tokens.rejected();
         assert_eq!(offered(&tokens), 1);
@@ -110,7 +120,7 @@ mod tests {
     #[test]
     fn after_the_first_call_only_the_newest_remains() {
         let mut tokens = tokens();
-        tokens.rotate(Token::new([2; KEY_BYTES]));
+        tokens.rotate(token([2; KEY_BYTES]));
         tokens.confirm();
         tokens.rejected();
         assert_eq!(offered(&tokens), 2);
@@ -119,10 +129,10 @@ mod tests {
     #[test]
     fn a_gateway_that_lost_the_next_token_is_met_at_the_one_before() {
         let mut tokens = tokens();
-        tokens.rotate(Token::new([2; KEY_BYTES]));
+        tokens.rotate(token([2; KEY_BYTES]));
         tokens.rejected();
         // The gateway knew 1, not 2, and chooses 3.
-        tokens.rotate(Token::new([3; KEY_BYTES]));
+        tokens.rotate(token([3; KEY_BYTES]));
         assert_eq!(offered(&tokens), 3);
         tokens.rejected();
         assert_eq!(offered(&tokens), 1);

@@ -81,6 +81,12 @@ pub(super) unsafe extern "C" fn shim_main(argument: *mut libc::c_void) -> ! {
             child_main,
             argument,
         );
+        // Becoming another user resets this for the memory that the child has shared with us, to
+        // what a setting of the system says.
+        syscall(
+            libc::SYS_prctl,
+            [libc::PR_SET_DUMPABLE as usize, 0, 0, 0, 0],
+        );
         for fd in (*plan).stdio {
             syscall(libc::SYS_close, [fd as usize, 0, 0, 0, 0]);
         }

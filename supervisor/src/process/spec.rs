@@ -2,10 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::ffi::{CString, OsStr};
+use std::fs::File;
+use std::io::Read as _;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
 use cofferdam_proto::supervisor::v1::{EnvironmentVariable, ProcessSpec};
+use rustix::fs::{Mode, OFlags};
 use thiserror::Error;
 
 use super::launch::Stdio;
@@ -15,6 +18,7 @@ use crate::pty;
 const ARGUMENTS_MAX: usize = 65_536;
 const SPOOL_BYTES_MIN: u64 = 4096;
 const SPOOL_BYTES_MAX: u64 = 64 * 1024 * 1024;
+const ACCOUNTS_BYTES_MAX: u64 = 256 * 1024;
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 const DEFAULT_TERM: &str = "xterm-256color";
 
@@ -182,7 +186,7 @@ fn environment(spec: &ProcessSpec, defaults: &Defaults, user: User) -> BTreeMap<
 /// name services: a static binary has none.
 fn account(uid: u32, file: &Path) -> (String, String) {
     let wanted = uid.to_string();
-    let text = std::fs::read_to_string(file).unwrap_or_default();
+    let text = read_accounts(file).unwrap_or_default();
     for line in text.lines() {
         let fields: Vec<&str> = line.split(':').collect();
         if let [name, _, uid, _, _, home, ..] = fields[..]
@@ -192,6 +196,17 @@ fn account(uid: u32, file: &Path) -> (String, String) {
         }
     }
     (wanted, "/".to_owned())
+}
+
+/// The workload may have put something else in the file's place: never waits, never reads much.
+fn read_accounts(file: &Path) -> std::io::Result<String> {
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let file = File::from(rustix::fs::open(file, flags, Mode::empty())?);
+    let mut text = String::new();
+    if file.metadata()?.is_file() {
+        file.take(ACCOUNTS_BYTES_MAX).read_to_string(&mut text)?;
+    }
+    Ok(text)
 }
 
 fn strings(

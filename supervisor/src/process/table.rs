@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -41,6 +42,7 @@ pub(crate) enum TableError {
 #[derive(Debug)]
 pub(crate) struct Table {
     processes: Mutex<BTreeMap<String, (u64, Arc<Process>)>>,
+    started: AtomicU64,
     budget: Arc<SpoolBudget>,
     reaper: Reaper,
     tasks: TaskTracker,
@@ -58,6 +60,7 @@ impl Table {
         let budget = Arc::default();
         Self {
             processes: Mutex::default(),
+            started: AtomicU64::new(0),
             budget,
             reaper,
             tasks,
@@ -121,11 +124,7 @@ impl Table {
         let mut processes = self.processes();
         make_room(&mut processes)?;
         let process = self.launch(id, spec);
-        let sequence = processes
-            .values()
-            .map(|(sequence, _)| sequence + 1)
-            .max()
-            .unwrap_or(0);
+        let sequence = self.started.fetch_add(1, Ordering::Relaxed);
         processes.insert(id.to_owned(), (sequence, Arc::clone(&process)));
         Ok((process, false))
     }

@@ -11,7 +11,7 @@ use tokio::task::spawn_blocking;
 use tonic::{Status, Streaming};
 
 use crate::core::Core;
-use crate::files::{self, Facts, FileKind, Reader, Writer};
+use crate::files::{self, Facts, FileError, FileKind, Reader, Writer};
 
 pub(super) type ReadFileStream = BoxStream<'static, Result<wire::ReadFileResponse, Status>>;
 
@@ -81,13 +81,14 @@ pub(super) async fn read(
         .boxed())
 }
 
-/// A writer that leaves nothing behind if it is dropped halfway.
+/// A writer that leaves nothing behind if it is dropped halfway, on whatever thread that happens: a
+/// call may be cancelled while one of its steps runs, and then the step's result is what is dropped.
 struct Pending(Option<Writer>);
 
 impl Drop for Pending {
     fn drop(&mut self) {
         if let Some(writer) = self.0.take() {
-            // Removing needs the workload's rights. During shutdown there is nothing to tidy.
+            // Removing needs the workload's rights.
             drop(spawn_blocking(move || writer.abandon()));
         }
     }
@@ -102,32 +103,24 @@ pub(super) async fn write(
         return Err(Status::invalid_argument("part: the first must be open"));
     };
     let workspace = core.workspace.clone();
-    let create = move || Writer::create(&workspace, &open.path, open.mode, open.parents);
-    let mut pending = Pending(Some(step(create).await?));
+    let create = move || {
+        let writer = Writer::create(&workspace, &open.path, open.mode, open.parents)?;
+        Ok::<_, FileError>(Pending(Some(writer)))
+    };
+    let mut pending = step(create).await?;
     while let Some(request) = requests.message().await? {
         match request.part {
             Some(WritePart::Data(data)) => {
-                let Some(mut writer) = pending.0.take() else {
-                    break;
+                let write = move || {
+                    if let Some(writer) = &mut pending.0 {
+                        writer.write(&data)?;
+                    }
+                    Ok::<_, FileError>(pending)
                 };
-                // The writer travels with the step, and comes back also when the step fails.
-                let (writer, written) = step::<_, Status>(move || {
-                    let written = writer.write(&data);
-                    Ok((writer, written))
-                })
-                .await?;
-                pending.0 = Some(writer);
-                written?;
+                pending = step(write).await?;
             }
             Some(WritePart::Finish(finish)) => {
-                let Some(writer) = pending.0.take() else {
-                    break;
-                };
-                let (facts, sha256) = step(move || writer.finish(&finish.sha256)).await?;
-                return Ok(wire::WriteFileResponse {
-                    info: Some(info(&facts)),
-                    sha256: Bytes::copy_from_slice(&sha256),
-                });
+                return step(move || finish_writing(pending, &finish.sha256)).await;
             }
             Some(WritePart::Open(_)) => {
                 return Err(Status::invalid_argument("part: open only comes first"));
@@ -135,9 +128,20 @@ pub(super) async fn write(
             None => {}
         }
     }
-    Err(Status::invalid_argument(
-        "part: the requests ended without finish; nothing was written",
-    ))
+    Err(nothing_written())
+}
+
+fn finish_writing(mut pending: Pending, sha256: &[u8]) -> Result<wire::WriteFileResponse, Status> {
+    let writer = pending.0.take().ok_or_else(nothing_written)?;
+    let (facts, sha256) = writer.finish(sha256)?;
+    Ok(wire::WriteFileResponse {
+        info: Some(info(&facts)),
+        sha256: Bytes::copy_from_slice(&sha256),
+    })
+}
+
+fn nothing_written() -> Status {
+    Status::invalid_argument("part: the requests ended without finish; nothing was written")
 }
 
 pub(super) async fn stat(

@@ -298,3 +298,52 @@ async fn over_stdio_another_gateway_may_begin_in_the_middle_of_a_session() {
         Some(0)
     );
 }
+
+/// Whether a process's memory holds these bytes anywhere.
+fn memory_holds(pid: u32, wanted: &[u8]) -> bool {
+    use std::os::unix::fs::FileExt as _;
+    let memory = std::fs::File::open(format!("/proc/{pid}/mem")).expect("opened");
+    let maps = std::fs::read_to_string(format!("/proc/{pid}/maps")).expect("read");
+    let ranges = maps
+        .lines()
+        .filter(|line| line.contains(" rw"))
+        .filter_map(|line| {
+            let (start, rest) = line.split_once('-')?;
+            let (end, _) = rest.split_once(' ')?;
+            Some((
+                u64::from_str_radix(start, 16).ok()?,
+                u64::from_str_radix(end, 16).ok()?,
+            ))
+        });
+    ranges.into_iter().any(|(start, end)| {
+        let mut data = vec![0; (end - start) as usize];
+        let read = memory.read_at(&mut data, start).unwrap_or(0);
+        data[..read]
+            .windows(wanted.len())
+            .any(|window| window == wanted)
+    })
+}
+
+#[tokio::test]
+async fn used_tokens_are_not_in_memory_any_more() {
+    if !crate::sandbox::is_root() {
+        return crate::sandbox::skip("only root can look into the supervisor's memory");
+    }
+    let mut sandbox = Sandbox::start();
+    let pid = sandbox.child.id();
+    for _ in 0..3 {
+        let before = sandbox.token;
+        let mut client = sandbox.session().await;
+        soon(client.ping(PingRequest {})).await.expect("answered");
+        assert!(!memory_holds(pid, &before[..8]), "the used one");
+        assert!(
+            memory_holds(pid, &sandbox.token[..8]),
+            "the one for the next session"
+        );
+    }
+    let digits = "11".repeat(8);
+    assert!(
+        !memory_holds(pid, digits.as_bytes()),
+        "as the bootstrap had it"
+    );
+}
