@@ -35,6 +35,15 @@ impl Task {
         }
     }
 
+    /// For an error: its operator has to find it.
+    pub(super) fn describe_driver(&self) -> String {
+        let name = self.facts.driver.as_str();
+        match self.shared.drivers.get(&self.facts.driver) {
+            Some(driver) => format!("driver {name:?} at {}", driver.view().socket.display()),
+            None => format!("driver {name:?}, which is not configured any more"),
+        }
+    }
+
     async fn call_driver(&mut self, effect: &Effect) {
         if let Some(earlier) = self.driver_call.take() {
             // The driver sees the cancellation; a delete makes sure of the rest.

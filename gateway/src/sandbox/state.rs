@@ -107,8 +107,10 @@ pub(super) enum Event {
         reason: &'static str,
         message: String,
     },
-    /// Neither ready nor failed for too long.
-    ReadyTimeout,
+    /// Neither ready nor failed for too long. Says who the driver is, for people.
+    ReadyTimeout {
+        driver: String,
+    },
     /// Time to try the last call again.
     Retry,
 }
@@ -225,7 +227,7 @@ pub(super) fn step(state: &mut State, event: Event) -> Vec<Effect> {
         Event::Stop => stop(state),
         Event::Start => start(state),
         Event::Delete { reason, message } => leave(state, reason, message),
-        Event::ReadyTimeout => ready_timeout(state),
+        Event::ReadyTimeout { driver } => ready_timeout(state, &driver),
         Event::Retry => retry(state),
     }
 }
@@ -495,7 +497,7 @@ fn leave(state: &mut State, reason: &'static str, message: String) -> Vec<Effect
     vec![Effect::Persist, Effect::DisarmReadyTimer, Effect::Delete]
 }
 
-fn ready_timeout(state: &mut State) -> Vec<Effect> {
+fn ready_timeout(state: &mut State, driver: &str) -> Vec<Effect> {
     if state.phase != SandboxState::Provisioning && state.phase != SandboxState::Queued {
         return vec![];
     }
@@ -521,7 +523,7 @@ fn ready_timeout(state: &mut State) -> Vec<Effect> {
     fail(
         state,
         reason,
-        format!("not ready in time: {missing}{detail}"),
+        format!("not ready in time: {missing}{detail} ({driver})"),
     )
 }
 

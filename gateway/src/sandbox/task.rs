@@ -113,7 +113,8 @@ pub(super) async fn run(shared: Arc<Shared>, seed: Seed, mut channels: Channels)
             }
             () = at(ready) => {
                 task.ready_deadline = None;
-                task.handle(Outcome::event(Event::ReadyTimeout)).await;
+                let driver = task.describe_driver();
+                task.handle(Outcome::event(Event::ReadyTimeout { driver })).await;
             }
             () = at(retry) => {
                 task.retry_at = None;
