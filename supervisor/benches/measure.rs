@@ -44,7 +44,10 @@ async fn measure() {
     print("RSS after that", &memory(pid));
     bare_pipe();
     for _ in 0..3 {
+        let before = cpu_seconds(pid);
         bulk(&client).await;
+        let took = cpu_seconds(pid) - before;
+        print("  supervisor's CPU time", &format!("{took:.2} s per GiB"));
     }
     print("RSS after bulk", &memory(pid));
 }
@@ -177,6 +180,19 @@ fn throughput(name: &str, bytes: u64, took: Duration) {
         name,
         &format!("{:.0} MB/s", bytes as f64 / 1e6 / took.as_secs_f64()),
     );
+}
+
+/// User and system time.
+fn cpu_seconds(pid: u32) -> f64 {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).expect("alive");
+    let (_, rest) = stat.rsplit_once(") ").expect("a name");
+    let ticks: u64 = rest
+        .split(' ')
+        .skip(11)
+        .take(2)
+        .filter_map(|n| n.parse::<u64>().ok())
+        .sum();
+    ticks as f64 / rustix::param::clock_ticks_per_second() as f64
 }
 
 fn memory(pid: u32) -> String {

@@ -6,10 +6,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use cofferdam_proto::gateway::v1::{ExecuteEvent, GetInfoRequest, StatFileRequest};
 use tokio::process::Child;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 use tonic::Streaming;
 
-use super::unthrottled_sandbox;
 use crate::bench::Bench;
 use crate::client::{self, Client};
 use crate::procfs;
@@ -19,7 +18,12 @@ use crate::stats::Samples;
 
 const P99_MS_MAX: f64 = 5.0;
 const BULK_STREAMS: usize = 2;
-const STALLED_PER_SANDBOX: usize = 50;
+/// More than a session could hold if its connection's window were a few dozen streams' windows.
+const STALLED_PER_SANDBOX: usize = 250;
+const SANDBOX_PIDS: u64 = 2048;
+const SANDBOX_MEMORY_BYTES: u64 = 4 << 30;
+/// Of one control call: then it counts as stuck.
+const CALL_PATIENCE: Duration = Duration::from_secs(10);
 const STALLED_PER_CONNECTION: usize = 100;
 /// Between calls, so that they meet the load at random.
 const PACE: Duration = Duration::from_millis(3);
@@ -30,17 +34,18 @@ const REST: Duration = Duration::from_secs(3);
 pub(super) async fn run(bench: &mut Bench, into: &mut Scenario) -> Result<()> {
     let mut memory = Vec::new();
     note_memory(bench, "gateway before", &mut memory);
-    let bulk_sandbox = unthrottled_sandbox(bench).await?;
-    measure(bench, &bulk_sandbox, "idle", into).await?;
+    // The hardest place: everything stalls and runs in the sandbox that is asked.
+    let sandbox = large_sandbox(bench).await?;
+    measure(bench, &sandbox, "idle", into).await?;
 
-    let stalled = Stalled::start(bench).await?;
+    let stalled = Stalled::start(bench, &sandbox).await?;
     sleep(FILL).await;
     note_memory(bench, "gateway with stalled streams", &mut memory);
-    measure(bench, &bulk_sandbox, "stalled streams only", into).await?;
+    measure(bench, &sandbox, "stalled streams only", into).await?;
 
-    let bulk = Bulk::start(bench, &bulk_sandbox)?;
+    let bulk = Bulk::start(bench, &sandbox)?;
     sleep(FILL).await;
-    let (info, stat) = measure(bench, &bulk_sandbox, "bulk and stalled streams", into).await?;
+    let (info, stat) = measure(bench, &sandbox, "bulk and stalled streams", into).await?;
     note_memory(bench, "gateway with bulk and stalled streams", &mut memory);
     bulk.stop().await?;
     drop(stalled);
@@ -62,10 +67,19 @@ pub(super) async fn run(bench: &mut Bench, into: &mut Scenario) -> Result<()> {
     }
     into.note(format!(
         "{} streams left unread, {BULK_STREAMS} CLIs that read /dev/zero as fast as they can; \
-         StatFile asks the supervisor whose command writes it",
+         StatFile asks the supervisor that both come from",
         bench.sizes.stalled
     ));
     Ok(())
+}
+
+/// With room for many processes, and all processors.
+async fn large_sandbox(bench: &Bench) -> Result<String> {
+    let mut request = client::sandbox_request();
+    request.cpu_millis = Some(bench.cpus * 1000);
+    request.pids = Some(SANDBOX_PIDS);
+    request.memory_bytes = Some(SANDBOX_MEMORY_BYTES);
+    client::create_sandbox(&mut bench.gateway.connect(), request).await
 }
 
 fn note_memory(bench: &Bench, name: &'static str, into: &mut Vec<(&'static str, Samples)>) {
@@ -105,9 +119,9 @@ async fn measure(
 
 async fn get_info(client: &mut Client) -> Result<Duration> {
     let start = Instant::now();
-    client
-        .get_info(GetInfoRequest {})
+    timeout(CALL_PATIENCE, client.get_info(GetInfoRequest {}))
         .await
+        .context("GetInfo is stuck")?
         .context("GetInfo")?;
     Ok(start.elapsed())
 }
@@ -119,7 +133,10 @@ async fn stat_file(client: &mut Client, sandbox: &str) -> Result<Duration> {
         follow: true,
     };
     let start = Instant::now();
-    client.stat_file(request).await.context("StatFile")?;
+    timeout(CALL_PATIENCE, client.stat_file(request))
+        .await
+        .context("StatFile is stuck")?
+        .context("StatFile")?;
     Ok(start.elapsed())
 }
 
@@ -130,18 +147,17 @@ struct Stalled {
 }
 
 impl Stalled {
-    async fn start(bench: &Bench) -> Result<Self> {
+    async fn start(bench: &Bench, first_sandbox: &str) -> Result<Self> {
         let count = bench.sizes.stalled;
         let mut streams = Vec::with_capacity(count);
         let mut client = client::connect_for_stalled(&bench.gateway.socket, STALLED_PER_CONNECTION);
-        let mut sandbox = String::new();
+        let mut sandbox = first_sandbox.to_owned();
         for number in 0..count {
             if number % STALLED_PER_CONNECTION == 0 {
                 client = client::connect_for_stalled(&bench.gateway.socket, STALLED_PER_CONNECTION);
             }
-            if number % STALLED_PER_SANDBOX == 0 {
-                let mut other = bench.gateway.connect();
-                sandbox = client::create_sandbox(&mut other, client::sandbox_request()).await?;
+            if number > 0 && number % STALLED_PER_SANDBOX == 0 {
+                sandbox = large_sandbox(bench).await?;
             }
             let request = client::in_sandbox(&sandbox, &["cat", "/dev/zero"]);
             let stream = client::start_unread(&mut client, request).await;

@@ -12,8 +12,9 @@ use tokio::sync::watch;
 
 use crate::output::OutputStream;
 
-/// How far the runner may be ahead of a primary, and how much memory keeps for everyone else.
-pub(super) const WINDOW_BYTES: u64 = 1024 * 1024;
+/// How far the runner may be ahead of a primary, and how much memory keeps for everyone else. It is
+/// what a caller who does not read holds in memory, so it is no more than keeps a stream flowing.
+pub(super) const WINDOW_BYTES: u64 = 256 * 1024;
 
 /// Some output and where it belongs.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,10 +24,26 @@ pub struct Chunk {
     pub data: Bytes,
 }
 
+impl Chunk {
+    fn end(&self) -> u64 {
+        self.offset + self.data.len() as u64
+    }
+}
+
 #[derive(Debug)]
 struct Ring {
     chunks: VecDeque<Chunk>,
     bytes: u64,
+}
+
+impl Ring {
+    /// A primary may be a whole window behind, plus the chunk that crossed the line. What it has
+    /// read is not kept beyond the window: everyone else finds it in the files.
+    fn is_too_long(&self, primary: Primary) -> bool {
+        let is_read = |old: &Chunk| !primary.present || old.end() <= primary.consumed;
+        self.bytes > 2 * WINDOW_BYTES
+            || (self.bytes > WINDOW_BYTES && self.chunks.front().is_some_and(is_read))
+    }
 }
 
 #[derive(Debug)]
@@ -59,13 +76,13 @@ impl Live {
 
     /// Adds what the log has already taken.
     pub(super) fn push(&self, chunk: Chunk) {
-        let end = chunk.offset + chunk.data.len() as u64;
+        let end = chunk.end();
+        let primary = *self.primary.borrow();
         {
             let mut ring = self.ring.lock().unwrap_or_else(PoisonError::into_inner);
             ring.bytes += chunk.data.len() as u64;
             ring.chunks.push_back(chunk);
-            // The primary may be a whole window behind, plus the chunk that crossed the line.
-            while ring.bytes > 2 * WINDOW_BYTES {
+            while ring.is_too_long(primary) {
                 let Some(old) = ring.chunks.pop_front() else {
                     break;
                 };
@@ -82,9 +99,7 @@ impl Live {
         if offset < first.offset {
             return None;
         }
-        let at = ring
-            .chunks
-            .partition_point(|chunk| chunk.offset + chunk.data.len() as u64 <= offset);
+        let at = ring.chunks.partition_point(|chunk| chunk.end() <= offset);
         let chunk = ring.chunks.get(at)?;
         let skip = usize::try_from(offset - chunk.offset).ok()?;
         Some(Chunk {
@@ -189,6 +204,27 @@ mod tests {
         assert_eq!(live.get(0), None);
         assert!(live.get(4 * WINDOW_BYTES).is_some());
         assert!(live.ring.lock().unwrap().bytes <= 2 * WINDOW_BYTES);
+    }
+
+    #[test]
+    fn what_the_primary_has_not_read_stays_and_what_it_has_read_goes() {
+        let live = Live::new(0);
+        let half = Bytes::from(vec![0; WINDOW_BYTES as usize / 2]);
+        let push = |index: u64| {
+            live.push(Chunk {
+                offset: index * WINDOW_BYTES / 2,
+                stream: OutputStream::Stdout,
+                data: half.clone(),
+            });
+        };
+        let primary = live.become_primary(0);
+        (0..3).for_each(push);
+        assert!(live.get(0).is_some());
+        primary.consumed(WINDOW_BYTES);
+        push(3);
+        assert_eq!(live.get(0), None);
+        assert!(live.get(WINDOW_BYTES).is_some());
+        assert!(live.ring.lock().unwrap().bytes <= WINDOW_BYTES);
     }
 
     #[test]
