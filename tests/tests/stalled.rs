@@ -2,10 +2,10 @@
 
 use cofferdam_proto::gateway::v1::execute_event::Event;
 use cofferdam_proto::gateway::v1::{
-    GetInfoRequest, ListSandboxesRequest, SandboxRequest, SandboxStatsRequest,
+    ExecutionRequest, GetInfoRequest, ListSandboxesRequest, SandboxRequest, SandboxStatsRequest,
 };
 use cofferdam_tests::client::{self, Stream};
-use cofferdam_tests::{TestGateway, process};
+use cofferdam_tests::{TestGateway, process, wait};
 
 const READERS: usize = 50;
 const MEMORY_MAX: u64 = 200 << 20;
@@ -79,4 +79,40 @@ async fn stalled_readers_leave_control_calls_alive_and_memory_bounded() {
     drop(stream);
     gateway.ok(["kill", &id]);
     gateway.ok(["rm", "--force", &sandbox]);
+}
+
+/// Starts `yes`, and reads no more than that it runs.
+async fn stalled(caller: &mut client::Client, sandbox: &str, timeout_ms: u64) -> Stream {
+    let command = ExecutionRequest {
+        timeout_ms,
+        ..client::command(sandbox, ["yes", "nobody reads this"])
+    };
+    let mut stream = Stream::start(caller, command).await.expect("accepted");
+    while !matches!(
+        stream.next().await.expect("an event"),
+        Some(Event::Output(_))
+    ) {}
+    stream
+}
+
+#[tokio::test]
+async fn what_nobody_reads_can_be_killed_and_times_out_like_anything_else() {
+    let gateway = TestGateway::start();
+    let mut caller = client::connect(&gateway).await;
+    let sandbox = client::create(&mut caller, SandboxRequest::default()).await;
+    let killed = stalled(&mut caller, &sandbox, 0).await;
+    gateway.ok(["kill", killed.id()]);
+    let timed_out = stalled(&mut caller, &sandbox, 500).await;
+    wait::until_true("the timeout has ended it", || {
+        gateway.json(["inspect", timed_out.id()])["state"] == "TIMED_OUT"
+    });
+    for stream in [killed, timed_out] {
+        // Its end was seen, and not only given up waiting for.
+        let about = gateway.json(["inspect", stream.id()]);
+        assert!(!about["signal"].is_null(), "{about:#}");
+        // Whoever reads on gets the rest, and the end.
+        let ended = stream.finish().await;
+        assert!(ended.stdout.starts_with(b"nobody reads this\n"));
+        assert!(ended.execution.signal.is_some());
+    }
 }

@@ -64,7 +64,8 @@ impl Runner {
         loop {
             let seen = *primary.borrow_and_update();
             self.note_presence(seen);
-            let may_read = unstored.is_none() && !self.is_ahead_of(seen);
+            // A dead tree writes no more: what it left is bounded, and its end is behind it.
+            let may_read = unstored.is_none() && (self.tree_is_dead || !self.is_ahead_of(seen));
             let has_work = self.outbox.has_work(&self.stdin);
             tokio::select! {
                 event = link.events.message(), if may_read => match event {
@@ -86,6 +87,9 @@ impl Runner {
                 Some(control) = self.channels.control.recv() => self.control(control, session),
                 Some(piece) = self.channels.stdin.recv(), if self.stdin.has_room() => {
                     self.take_stdin(piece);
+                }
+                Some(killed) = self.children.join_next() => {
+                    self.tree_is_dead |= killed.unwrap_or(false);
                 }
                 Ok(()) = primary.changed() => {}
                 Ok(()) = view.changed() => {
@@ -321,11 +325,12 @@ impl Runner {
         self.children.spawn(async move {
             let call = client.kill_process(request);
             match tokio::time::timeout(deadline, call).await {
-                Ok(Ok(_)) => {}
+                Ok(Ok(_)) => return true,
                 // A new session sends it again.
                 Ok(Err(status)) => warn!(execution.id = %id, %status, "kill was not carried out"),
                 Err(_) => warn!(execution.id = %id, "kill was not answered"),
             }
+            false
         });
     }
 }

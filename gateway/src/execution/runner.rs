@@ -71,7 +71,9 @@ pub(super) struct Runner {
     pub(super) outbox: Outbox,
     pub(super) kill: Option<Kill>,
     pub(super) kill_grace: Duration,
-    pub(super) children: JoinSet<()>,
+    /// Calls that kill; true when the supervisor says that nothing of the tree is left.
+    pub(super) children: JoinSet<bool>,
+    pub(super) tree_is_dead: bool,
     /// The boot in which the process was started.
     pub(super) boot: Option<[u8; 16]>,
     pub(super) resumed: bool,
@@ -101,6 +103,7 @@ pub(super) async fn run(shared: Arc<Shared>, seed: Seed, channels: Channels) {
         kill: None,
         kill_grace: Duration::ZERO,
         children: JoinSet::new(),
+        tree_is_dead: false,
         boot: None,
         resumed: seed.resumed,
         timeout_at,
