@@ -129,22 +129,12 @@ impl Intake {
             view.capabilities.is_some() && admission::missing(spec, needs, &view).is_empty()
         });
         let able = match names(able) {
-            list if list.is_empty() => "none".to_owned(),
-            list => list,
+            list if list.is_empty() => "no driver of this gateway can".to_owned(),
+            list => format!("drivers here that can: {list}"),
         };
-        let mut message = format!(
-            "capability_mismatch: driver \"{}\" cannot do: {}. Drivers here that can: {able}",
-            driver.name(),
-            missing.join(", "),
-        );
-        if let Some(fix) = weak_limits_fix(driver, spec) {
-            message.push_str(&format!(". {fix}"));
-        }
-        Err(ApiError::new(
-            Code::InvalidArgument,
-            "CAPABILITY_MISMATCH",
-            message,
-        ))
+        let mut hints = limit_fixes(&driver.view(), spec);
+        hints.push(able);
+        Err(cannot(driver, &missing.join(", ")).hint(hints.join("\n")))
     }
 
     async fn check_with_driver(&self, driver: &Driver, spec: &SandboxSpec) -> Result<(), ApiError> {
@@ -390,18 +380,39 @@ fn new_sandbox(caller: Caller, driver: &Driver, wishes: Wishes, spec: SandboxSpe
 }
 
 /// A limit that the driver has in principle, and not on this host now.
-fn weak_limits_fix(driver: &Driver, spec: &SandboxSpec) -> Option<String> {
-    let view = driver.view();
-    let held = view.fingerprint.as_ref()?;
-    let asked = spec.limits.required;
-    let lacks = (asked.memory && !held.limits.memory)
-        || (asked.cpu && !held.limits.cpu)
-        || (asked.pids && !held.limits.pids)
-        || (asked.disk && !held.limits.disk);
-    let check = held.checks.iter().find(|check| {
-        check.result != crate::driver::CheckResult::Passed && !check.fix.is_empty()
-    })?;
-    lacks.then(|| format!("To mend it: {}", check.fix))
+/// A request needs what its driver lacks. The first word is for those who get only the message.
+pub(super) fn cannot(driver: &Driver, what: &str) -> ApiError {
+    let name = driver.name();
+    ApiError::new(
+        Code::InvalidArgument,
+        "CAPABILITY_MISMATCH",
+        format!("capability_mismatch: driver \"{name}\" cannot do: {what}"),
+    )
+}
+
+/// Limits are a matter of the host: the driver's checks say what would make them possible.
+fn limit_fixes(view: &DriverView, spec: &SandboxSpec) -> Vec<String> {
+    let Some(print) = &view.fingerprint else {
+        return Vec::new();
+    };
+    let (asked, held) = (spec.limits.required, print.limits);
+    let lacking = [
+        (asked.memory && !held.memory, "limit_memory"),
+        (asked.cpu && !held.cpu, "limit_cpu"),
+        (asked.pids && !held.pids, "limit_pids"),
+        (asked.disk && !held.disk, "limit_disk"),
+    ];
+    let mut fixes = Vec::new();
+    for (_, id) in lacking.into_iter().filter(|(lacks, _)| *lacks) {
+        let check = print.checks.iter().find(|check| check.id == id);
+        if let Some(fix) = check.map(|check| &check.fix)
+            && !fix.is_empty()
+            && !fixes.contains(fix)
+        {
+            fixes.push(fix.clone());
+        }
+    }
+    fixes
 }
 
 pub(super) fn not_ready(facts: &SandboxFacts) -> ApiError {

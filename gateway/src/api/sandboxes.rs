@@ -8,7 +8,7 @@ use tonic::{Code, Response, Status};
 
 use super::caller::Caller;
 use super::files::Out;
-use super::intake::{idempotency, not_ready};
+use super::intake::{cannot, idempotency, not_ready};
 use super::service::{Answer, STOP_GRACE_MAX_MS, page_size};
 use super::status::ApiError;
 use super::{Api, convert};
@@ -264,15 +264,7 @@ impl Api {
         if view.capabilities.as_ref().is_none_or(&can) {
             return Ok(driver);
         }
-        let message = format!(
-            "capability_mismatch: driver \"{}\" cannot do: {what}",
-            driver.name()
-        );
-        Err(ApiError::new(
-            Code::InvalidArgument,
-            "CAPABILITY_MISMATCH",
-            message,
-        ))
+        Err(cannot(&driver, what))
     }
 }
 

@@ -172,7 +172,8 @@ pub struct FingerprintResponse {
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Check {
-    /// "user_namespaces": stable, \[a-z0-9_\].
+    /// "user_namespaces": stable, \[a-z0-9_\]. "limit_memory", "limit_cpu", "limit_pids" and "limit_disk" are those of the
+    /// limits: who asks for one that is not enforced is told the fix of its check.
     #[prost(string, tag = "1")]
     pub id: ::prost::alloc::string::String,
     #[prost(enumeration = "CheckResult", tag = "2")]

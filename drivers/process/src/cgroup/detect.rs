@@ -50,10 +50,11 @@ fn absent(setting: Option<&Path>, mounted: bool) -> Backend {
         None if mounted => "the driver's own cgroup has not been delegated to it".to_owned(),
         None => "no cgroup file system is mounted".to_owned(),
     };
-    let fix = "start the driver as a systemd unit with Delegate=yes (a user unit will do), or \
-               create a cgroup that belongs to the driver's user, start the driver in a child of \
-               it, and name it in cgroup_parent"
-        .to_owned();
+    let fix =
+        "give the gateway control groups of its own: start it with `systemd-run --user --scope \
+               -p Delegate=yes cofferdam-gateway` (any systemd unit with Delegate=yes will do), or \
+               name a cgroup that belongs to its user, and that it runs below, in cgroup_parent"
+            .to_owned();
     Backend::Absent { why, fix }
 }
 
