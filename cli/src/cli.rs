@@ -17,7 +17,8 @@ const STYLES: Styles = Styles::styled()
 
 const AFTER_HELP: &str = "\
 Exit codes: the command's own; 124 timeout, 125 our failure, 126 not executable, 127 not found,
-128+n signal n. With --json the reason is on the last line of stderr.";
+128+n signal n; 0 also after leaving a session with Ctrl-] d. With --json the reason is on the
+last line of stderr.";
 
 /// Run code in sealed sandboxes.
 #[derive(Debug, Parser)]
@@ -39,23 +40,32 @@ pub(crate) struct Cli {
 
 #[derive(Debug, Args)]
 pub(crate) struct Global {
-    /// The gateway's socket [default: $XDG_RUNTIME_DIR/cofferdam/gateway.sock, then
-    /// /run/cofferdam/gateway.sock].
+    /// The gateway's socket [default: a gateway of your own in $XDG_RUNTIME_DIR/cofferdam or
+    /// /tmp/cofferdam-UID, then /run/cofferdam/gateway.sock] [env: COFFERDAM_GATEWAY].
     #[arg(
         long,
         global = true,
         value_name = "PATH",
-        env = "COFFERDAM_GATEWAY",
-        hide_env_values = true,
         help_heading = "Global options"
     )]
-    pub(crate) gateway: Option<PathBuf>,
+    gateway: Option<PathBuf>,
     /// Write JSON: one object, or one object a line for lists and streams.
     #[arg(long, global = true, help_heading = "Global options")]
     pub(crate) json: bool,
     /// Write ids only, and no remarks.
     #[arg(short, long, global = true, help_heading = "Global options")]
     pub(crate) quiet: bool,
+}
+
+impl Global {
+    /// The socket that somebody has named: by the flag, or by the variable. Not left to clap,
+    /// which would show the flag in every usage line while the variable is set.
+    pub(crate) fn named_gateway(&self) -> Option<PathBuf> {
+        let variable = || std::env::var_os("COFFERDAM_GATEWAY").filter(|path| !path.is_empty());
+        self.gateway
+            .clone()
+            .or_else(|| variable().map(PathBuf::from))
+    }
 }
 
 #[derive(Debug, Subcommand)]

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::os::unix::net::UnixStream as BlockingStream;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -15,6 +15,7 @@ use tower::service_fn;
 
 use crate::cli::Global;
 use crate::error::{CommandError, Kind};
+use crate::places::{self, Place};
 
 pub(crate) type Client = GatewayClient<Channel>;
 
@@ -29,8 +30,6 @@ const MESSAGE_BYTES_MAX: usize = 16 << 20;
 /// While a stream is open, a gateway that hangs is noticed as one that is gone.
 const PING_INTERVAL: Duration = Duration::from_secs(15);
 const PING_TIMEOUT: Duration = Duration::from_secs(30);
-
-const SYSTEM_SOCKET: &str = "/run/cofferdam/gateway.sock";
 
 /// A gateway that has accepted a connection.
 #[derive(Debug)]
@@ -48,27 +47,23 @@ pub(crate) struct Looked {
 
 /// Looks at the socket that was named, or else at the usual places in turn.
 pub(crate) fn find(global: &Global) -> Result<Found, Vec<Looked>> {
-    let places = match &global.gateway {
-        Some(path) => vec![path.clone()],
-        None => usual_places(),
+    let uid = rustix::process::geteuid().as_raw();
+    let places = match global.named_gateway() {
+        Some(path) => vec![Place::named(path)],
+        None => places::usual(uid, std::env::var_os("XDG_RUNTIME_DIR")),
     };
     let mut looked = Vec::new();
-    for path in places {
-        match BlockingStream::connect(&path) {
+    for place in places {
+        let stream = place
+            .check(uid)
+            .and_then(|()| BlockingStream::connect(&place.socket));
+        let path = place.socket;
+        match stream {
             Ok(stream) => return Ok(Found { path, stream }),
             Err(error) => looked.push(Looked { path, error }),
         }
     }
     Err(looked)
-}
-
-fn usual_places() -> Vec<PathBuf> {
-    let user = std::env::var_os("XDG_RUNTIME_DIR")
-        .filter(|dir| !dir.is_empty())
-        .map(|dir| Path::new(&dir).join("cofferdam/gateway.sock"));
-    user.into_iter()
-        .chain([PathBuf::from(SYSTEM_SOCKET)])
-        .collect()
 }
 
 /// A client of the gateway that runs, or an error that says where was looked.
@@ -118,23 +113,39 @@ fn client_of(path: PathBuf, first: Option<UnixStream>) -> Client {
 
 /// Says where no gateway was found, and what would help there.
 pub(crate) fn no_gateway(looked: &[Looked]) -> CommandError {
-    let list: Vec<String> = looked.iter().map(Looked::sentence).collect();
     let denied = looked.iter().find(|place| place.is_denied());
     let hint = match denied {
         Some(place) => format!(
-            "you may not use {}: `ls -l` on it shows which group may; with --gateway another socket \
-             is used",
+            "you may not use {}: `ls -l` on it shows which group may\nwith --gateway another socket \
+             is used, with `cofferdam run --embedded` none is needed",
             place.path.display()
         ),
-        None => "start one with `systemctl start cofferdam-gateway` or `cofferdam-gateway`; \
+        None => "start one with `cofferdam-gateway`, or `systemctl start cofferdam-gateway`\n\
                  `cofferdam run` works without"
             .to_owned(),
     };
     CommandError::new(
         Kind::NoGateway,
-        format!("no gateway answers ({})", list.join("; ")),
+        format!("none answers ({})", sentences(looked)),
     )
     .hint(hint)
+}
+
+/// Places with the same trouble share its words.
+fn sentences(looked: &[Looked]) -> String {
+    let mut groups: Vec<(String, Vec<String>)> = Vec::new();
+    for place in looked {
+        let (path, why) = (place.path.display().to_string(), place.why());
+        match groups.iter_mut().find(|(known, _)| *known == why) {
+            Some((_, paths)) => paths.push(path),
+            None => groups.push((why, vec![path])),
+        }
+    }
+    let texts: Vec<String> = groups
+        .into_iter()
+        .map(|(why, paths)| format!("{}: {why}", paths.join(", ")))
+        .collect();
+    texts.join("; ")
 }
 
 impl Looked {
@@ -142,14 +153,13 @@ impl Looked {
         self.error.kind() == io::ErrorKind::PermissionDenied
     }
 
-    pub(crate) fn sentence(&self) -> String {
-        let why = match self.error.kind() {
+    fn why(&self) -> String {
+        match self.error.kind() {
             io::ErrorKind::NotFound => "no such socket".to_owned(),
             io::ErrorKind::ConnectionRefused => "nobody listens".to_owned(),
             io::ErrorKind::PermissionDenied => "permission denied".to_owned(),
             _ => self.error.to_string(),
-        };
-        format!("{}: {why}", self.path.display())
+        }
     }
 }
 

@@ -4,7 +4,7 @@
 //!
 //! ```text
 //! cli.rs        what can be typed          commands/   one file per command
-//! connect.rs    find and reach a gateway   embedded.rs or bring one along
+//! connect.rs    find (places.rs) and reach a gateway   embedded.rs or bring one along
 //! session/      follow one execution: output, stdin, signals, terminal, reconnect
 //! copy/         files and directories      view/, render.rs  what people and programs get to see
 //! error.rs      kind, sentence, hint       status.rs   the only mapping from gRPC errors
@@ -23,7 +23,9 @@ mod error;
 mod libexec;
 mod mount;
 mod outcome;
+mod places;
 mod render;
+mod repeats;
 mod sandbox_flags;
 mod session;
 mod status;
@@ -47,7 +49,9 @@ fn main() -> ExitCode {
     };
     session::terminal::restore_on_panic();
     let ui = Ui::new(cli.global.json, cli.global.quiet);
-    match run(cli, &ui) {
+    let result = run(cli, &ui);
+    ui.tell_withheld();
+    match result {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
             ui.error(&error);

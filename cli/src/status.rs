@@ -11,6 +11,11 @@ use crate::error::{CommandError, Kind, Violation};
 /// The domain of the gateway's own `ErrorInfo`.
 const DOMAIN: &str = "cofferdam";
 
+/// A driver lacks something; the message begins with it in small letters, for those who get no
+/// details.
+const CAPABILITY_MISMATCH: &str = "CAPABILITY_MISMATCH";
+const CAPABILITY_PREFIX: &str = "capability_mismatch: ";
+
 /// True if the gateway itself said this, and not the connection's end.
 pub(crate) fn is_from_gateway(status: &Status) -> bool {
     status
@@ -35,6 +40,10 @@ impl From<Status> for CommandError {
             error.request_id = ["request_id", "request"]
                 .iter()
                 .find_map(|key| info.metadata.get(*key).cloned());
+            if info.reason == CAPABILITY_MISMATCH {
+                error.kind = Kind::Unsupported;
+                error.message = error.message.replacen(CAPABILITY_PREFIX, "", 1);
+            }
             error.reason = Some(info.reason).filter(|reason| !reason.is_empty());
         }
         if let Some(request) = status.get_details_bad_request() {

@@ -1,10 +1,13 @@
 //! The two outputs: stdout for data, stderr for people. Nothing else writes text.
 
 use std::io::{self, IsTerminal as _, Write as _};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use serde_json::{Value, json};
 
 use crate::error::{CommandError, Kind, Violation};
+use crate::repeats::Repeats;
 use crate::session::terminal;
 
 #[derive(Debug)]
@@ -16,6 +19,7 @@ pub(crate) struct Ui {
     colour_stdout: bool,
     colour_stderr: bool,
     stderr_is_terminal: bool,
+    repeats: Mutex<Repeats>,
 }
 
 /// What a text means, not how it looks.
@@ -39,6 +43,7 @@ impl Ui {
             colour_stdout: colour && io::stdout().is_terminal(),
             colour_stderr: colour && io::stderr().is_terminal(),
             stderr_is_terminal: io::stderr().is_terminal(),
+            repeats: Mutex::default(),
         }
     }
 
@@ -81,6 +86,35 @@ impl Ui {
         self.err(&format!("{name} {}\n", one_line(text)));
     }
 
+    /// A remark that may come often: of each topic the first few are shown, the rest counted.
+    pub(crate) fn remark_again(&self, topic: &str, text: &str) {
+        let admitted = self.repeats().admit(topic, Instant::now());
+        match admitted {
+            None => {}
+            Some(0) => self.remark(text),
+            Some(withheld) => self.remark(&format!("{text} ({withheld} more like it before)")),
+        }
+    }
+
+    /// As `remark_again`, for what need not be heard.
+    pub(crate) fn note_again(&self, topic: &str, text: &str) {
+        if !self.quiet {
+            self.remark_again(topic, text);
+        }
+    }
+
+    /// At the end, what was not shown is at least counted.
+    pub(crate) fn tell_withheld(&self) {
+        let withheld = self.repeats().take_withheld();
+        for (topic, count) in withheld {
+            self.remark(&format!("{topic}: {count} more remarks were not shown"));
+        }
+    }
+
+    fn repeats(&self) -> MutexGuard<'_, Repeats> {
+        self.repeats.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     pub(crate) fn error(&self, error: &CommandError) {
         if error.kind == Kind::OutputClosed {
             return;
@@ -105,9 +139,10 @@ impl Ui {
         for violation in &error.violations {
             text.push_str(&format!("  {}\n", one_line(&violation_text(violation))));
         }
-        if let Some(hint) = &error.hint {
+        let hints = error.hint.as_deref().unwrap_or_default();
+        for hint in hints.lines().filter(|line| !line.trim().is_empty()) {
             let label = paint("hint:", Tone::Warning, self.colour_stderr);
-            text.push_str(&format!("{label} {}\n", printable(hint)));
+            text.push_str(&format!("{label} {}\n", one_line(hint)));
         }
         if let Some(request_id) = &error.request_id {
             let line = format!("request: {}", one_line(request_id));
@@ -154,18 +189,9 @@ pub(crate) fn error_value(error: &CommandError) -> Value {
 
 /// Text from elsewhere must not move the cursor or forge lines: control characters are escaped.
 pub(crate) fn one_line(text: &str) -> String {
-    escape(text, |_| false)
-}
-
-/// The same, but lines stay lines.
-pub(crate) fn printable(text: &str) -> String {
-    escape(text, |character| character == '\n')
-}
-
-fn escape(text: &str, keep: impl Fn(char) -> bool) -> String {
     let mut out = String::with_capacity(text.len());
     for character in text.chars() {
-        if character.is_control() && !keep(character) {
+        if character.is_control() {
             out.extend(character.escape_default());
         } else {
             out.push(character);
@@ -198,11 +224,10 @@ fn paint(text: &str, tone: Tone, colour: bool) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{one_line, printable};
+    use super::one_line;
 
     #[test]
     fn foreign_text_cannot_steer_the_terminal() {
         assert_eq!(one_line("a\x1b[2Jb\nc\u{9b}d"), "a\\u{1b}[2Jb\\nc\\u{9b}d");
-        assert_eq!(printable("a\nb\r"), "a\nb\\r");
     }
 }

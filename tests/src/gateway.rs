@@ -33,9 +33,16 @@ pub struct Builder {
     cgroup: Option<Delegated>,
     home: Option<Home>,
     uses_xdg: bool,
+    has_session: bool,
 }
 
 impl Builder {
+    /// Nobody has made a runtime directory for its user, as it is with cron, `su` and services.
+    pub fn without_session(mut self) -> Self {
+        self.has_session = false;
+        self.without_settings()
+    }
+
     /// Says nothing about directories, sockets and drivers: an ordinary user's gateway finds its
     /// own.
     pub fn without_settings(mut self) -> Self {
@@ -128,6 +135,7 @@ impl Builder {
             notify,
             trees: Vec::new(),
             uses_xdg: self.uses_xdg,
+            has_session: self.has_session,
             _cgroup: self.cgroup,
             home,
         };
@@ -160,6 +168,7 @@ pub struct TestGateway {
     /// sandboxes may go on.
     trees: Vec<Tree>,
     uses_xdg: bool,
+    has_session: bool,
     _cgroup: Option<Delegated>,
     home: Home,
 }
@@ -174,6 +183,7 @@ impl TestGateway {
             cgroup: None,
             home: None,
             uses_xdg: false,
+            has_session: true,
         }
     }
 
@@ -202,9 +212,10 @@ impl TestGateway {
     }
 
     pub fn runtime_dir(&self) -> PathBuf {
-        match self.uses_xdg {
-            true => self.home.join("xdg-run/cofferdam"),
-            false => self.home.join("run"),
+        match (self.uses_xdg, self.has_session) {
+            (true, true) => self.home.join("xdg-run/cofferdam"),
+            (true, false) => PathBuf::from(format!("/tmp/cofferdam-{}", self.user.uid())),
+            (false, _) => self.home.join("run"),
         }
     }
 
@@ -337,6 +348,9 @@ impl TestGateway {
         command.arg("--libexec").arg(&self.installation.libexec);
         command.args(&self.flags);
         environment(&mut command, home);
+        if !self.has_session {
+            command.env_remove("XDG_RUNTIME_DIR");
+        }
         command.env("NOTIFY_SOCKET", home.join("notify.sock"));
         let log = home.join("gateway.log");
         let tree = Tree::start(self.user, &command, &log, &self.installation.launcher);
@@ -375,6 +389,10 @@ impl TestGateway {
         leaks::check_cgroups(&sandboxes);
         leaks::check_sockets(self.home.path());
         leaks::check_files(&self.home, &sandboxes);
+        if !self.has_session {
+            // Its lock stays for its next start, which there will not be.
+            fs::remove_dir_all(self.runtime_dir()).expect("remove the runtime directory");
+        }
     }
 
     /// All that are there; the ids of all that ever were.

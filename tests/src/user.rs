@@ -6,6 +6,8 @@ use std::process::Command;
 
 /// Of nobody's account, so that no file on this host belongs to it.
 const STRANGER: u32 = 47_110;
+/// Such users begin here, each of one test only.
+const LONERS: u32 = 1 << 30;
 
 /// A user of this host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -14,12 +16,22 @@ pub enum User {
     Tester,
     /// Without any privilege: the tester, or somebody else if that is root.
     Ordinary,
+    /// Without any privilege, and of this uid: needs root.
+    Loner(u32),
 }
 
 impl User {
+    /// Somebody of whose uid nobody else has made a name in /tmp. Needs root.
+    pub fn loner() -> Self {
+        let mut bytes = [0; 4];
+        getrandom::fill(&mut bytes).expect("randomness");
+        Self::Loner(LONERS + u32::from_le_bytes(bytes) % LONERS)
+    }
+
     pub fn uid(self) -> u32 {
         match self {
             Self::Ordinary if tester_is_root() => STRANGER,
+            Self::Loner(uid) => uid,
             _ => rustix::process::getuid().as_raw(),
         }
     }

@@ -1,6 +1,10 @@
 //! An ordinary user's own gateway: no flags, no configuration, no privileges.
 
-use cofferdam_tests::{TestGateway, User};
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+
+use cofferdam_tests::engine::Engine;
+use cofferdam_tests::{TestGateway, User, need};
 
 #[test]
 fn the_command_line_tool_finds_the_gateway_where_it_listens_by_itself() {
@@ -25,6 +29,40 @@ fn the_command_line_tool_finds_the_gateway_where_it_listens_by_itself() {
         doctor.text(),
         doctor.stderr
     );
+}
+
+#[test]
+fn without_a_login_session_both_meet_in_a_private_directory() {
+    need!(Engine::Root);
+    let gateway = TestGateway::builder()
+        .user(User::loner())
+        .without_session()
+        .start();
+    let nobody_says_where = |args: &[&str]| {
+        gateway
+            .cli(args)
+            .without_env("COFFERDAM_GATEWAY")
+            .without_env("XDG_RUNTIME_DIR")
+            .run()
+    };
+    assert_eq!(
+        nobody_says_where(&["driver", "ls", "-q"]).success(),
+        "process"
+    );
+    // Where others can put a socket of theirs, none is trusted.
+    let chmod = |mode| {
+        fs::set_permissions(gateway.runtime_dir(), fs::Permissions::from_mode(mode))
+            .expect("chmod");
+    };
+    chmod(0o777);
+    let refused = nobody_says_where(&["ls"]);
+    chmod(0o755);
+    refused.exited(125);
+    let place = gateway.socket().display().to_string();
+    refused.says([
+        place.as_str(),
+        "others may write there (mode 777), so not used",
+    ]);
 }
 
 #[test]

@@ -64,7 +64,7 @@ fn one_can_leave_a_session_and_come_back() {
     terminal.expect("ready> ");
     terminal.send("\x1dd");
     terminal.expect("attach");
-    assert_ne!(terminal.wait(), 0);
+    assert_eq!(terminal.wait(), 0);
     let id = gateway.ok(["ps", "-q"]);
     let mut again = gateway.cli(["attach", &id]).terminal(24, 80);
     again.send("echo $stays-again\r");

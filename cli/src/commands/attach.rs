@@ -2,6 +2,7 @@
 
 use cofferdam_proto::gateway::v1::{Execution, GetExecutionRequest};
 
+use super::missing;
 use crate::cli::Global;
 use crate::connect::{self, Client, QUERY, within};
 use crate::error::CommandError;
@@ -10,7 +11,8 @@ use crate::ui::Ui;
 
 /// Follow an execution and exit as it does.
 ///
-/// Signals are passed on to it. In a terminal session, Ctrl-] d leaves it without ending it.
+/// Signals are passed on to it. In a terminal session, Ctrl-] d leaves it without ending it, and
+/// exits with 0.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// Do not send stdin.
@@ -50,9 +52,11 @@ pub(crate) async fn run(args: Args, global: &Global, ui: &Ui) -> Result<u8, Comm
 
 async fn get(mut client: Client, execution_id: String) -> Result<Execution, CommandError> {
     let request = GetExecutionRequest {
-        execution_id,
+        execution_id: execution_id.clone(),
         wait_ms: 0,
     };
-    let response = client.get_execution(within(QUERY, request)).await?;
-    Ok(response.into_inner().execution.unwrap_or_default())
+    match client.get_execution(within(QUERY, request)).await {
+        Ok(response) => Ok(response.into_inner().execution.unwrap_or_default()),
+        Err(status) => Err(missing::execution(client, &execution_id, status).await),
+    }
 }

@@ -2,7 +2,7 @@
 
 use cofferdam_proto::gateway::v1::CancelExecutionRequest;
 
-use super::Each;
+use super::{Each, missing};
 use crate::cli::Global;
 use crate::connect::{self, OPERATION, within};
 use crate::error::CommandError;
@@ -40,8 +40,11 @@ pub(super) async fn cancel(
             execution_id: execution_id.clone(),
             grace_ms,
         };
-        let result = client.cancel_execution(within(OPERATION, request)).await;
-        if let Some(response) = each.take(ui, result.map_err(CommandError::from)) {
+        let result = match client.cancel_execution(within(OPERATION, request)).await {
+            Ok(response) => Ok(response),
+            Err(status) => Err(missing::execution(client.clone(), &execution_id, status).await),
+        };
+        if let Some(response) = each.take(ui, result) {
             let execution = response.into_inner().execution.unwrap_or_default();
             if ui.json {
                 ui.object(&ExecutionView::from(&execution))?;

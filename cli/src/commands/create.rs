@@ -30,7 +30,7 @@ pub(crate) struct Args {
 }
 
 pub(crate) async fn run(args: Args, global: &Global, ui: &Ui) -> Result<u8, CommandError> {
-    let environment = args.environment.resolve()?;
+    let environment = args.environment.resolve(ui)?;
     let request = CreateSandboxRequest {
         sandbox: Some(args.sandbox.into_request(environment)?),
         wait: !args.no_wait,

@@ -100,7 +100,7 @@ async fn settled(client: Client) -> Result<GetInfoResponse, CommandError> {
 /// None runs. That fails only when one was named; else the drivers are checked by our own.
 async fn without_gateway(looked: Vec<Looked>, global: &Global, args: &Args) -> Vec<Finding> {
     let absent = connect::no_gateway(&looked);
-    if global.gateway.is_some() || looked.iter().any(Looked::is_denied) {
+    if global.named_gateway().is_some() || looked.iter().any(Looked::is_denied) {
         return vec![gateway_fails(&absent)];
     }
     let options = Options {

@@ -69,7 +69,11 @@ pub(crate) struct ExecutionFlags {
 
 impl ExecutionFlags {
     /// What they ask the gateway for; the place is still missing.
-    pub(crate) fn request(&self, argv: Vec<Bytes>) -> Result<ExecutionRequest, CommandError> {
+    pub(crate) fn request(
+        &self,
+        argv: Vec<Bytes>,
+        ui: &Ui,
+    ) -> Result<ExecutionRequest, CommandError> {
         let pty = self
             .tty
             .then(|| pty_like_ours(self.interactive))
@@ -77,7 +81,7 @@ impl ExecutionFlags {
         Ok(ExecutionRequest {
             place: None,
             argv,
-            environment: self.environment.resolve()?,
+            environment: self.environment.resolve(ui)?,
             cwd: self.workdir.clone().unwrap_or_default(),
             stdin: self.interactive,
             timeout_ms: self.timeout.unwrap_or_default(),
@@ -92,7 +96,7 @@ impl ExecutionFlags {
 }
 
 pub(crate) async fn run(args: Args, global: &Global, ui: &Ui) -> Result<u8, CommandError> {
-    let mut request = args.execution.request(to_argv(args.command))?;
+    let mut request = args.execution.request(to_argv(args.command), ui)?;
     request.place = Some(Place::Sandbox(args.sandbox));
     request.user = args.user.unwrap_or_default();
     request.labels = args.label.into_iter().collect();

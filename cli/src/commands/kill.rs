@@ -3,7 +3,7 @@
 use cofferdam_proto::gateway::v1::SignalExecutionRequest;
 use serde_json::json;
 
-use super::{Each, cancel};
+use super::{Each, cancel, missing};
 use crate::cli::Global;
 use crate::connect::{self, QUERY, within};
 use crate::error::CommandError;
@@ -35,8 +35,11 @@ pub(crate) async fn run(args: Args, global: &Global, ui: &Ui) -> Result<u8, Comm
             execution_id: execution_id.clone(),
             signal,
         };
-        let result = client.signal_execution(within(QUERY, request)).await;
-        if each.take(ui, result.map_err(CommandError::from)).is_some() {
+        let result = match client.signal_execution(within(QUERY, request)).await {
+            Ok(response) => Ok(response),
+            Err(status) => Err(missing::execution(client.clone(), &execution_id, status).await),
+        };
+        if each.take(ui, result).is_some() {
             if ui.json {
                 ui.object(&json!({ "execution_id": execution_id, "signal": signal_name(signal) }))?;
             } else {

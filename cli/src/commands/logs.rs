@@ -9,14 +9,15 @@ use serde_json::json;
 use tokio::time::{Instant, sleep};
 use tonic::Status;
 
-use super::DONE;
+use super::{DONE, missing};
 use crate::cli::Global;
 use crate::connect::{self, Client, QUERY, within};
 use crate::error::{CommandError, Kind};
-use crate::session::{Backoff, Chunk, Cursor, ReconnectFlags, Stream, Writer, is_cut};
+use crate::session::{
+    Backoff, Chunk, Cursor, ReconnectFlags, Stream, Writer, is_cut, missing_output,
+};
 use crate::status::Cause;
 use crate::ui::Ui;
-use crate::units::show_size;
 use crate::view::execution::ExecutionView;
 
 /// Write the output of an execution: its stdout to stdout, its stderr to stderr.
@@ -67,16 +68,15 @@ async fn read_all(
 ) -> Result<(), CommandError> {
     while let Some(status) = reader.read(args, backoff).await? {
         if !is_cut(&status, true) {
-            return Err(status.into());
+            return Err(missing::execution(reader.client.clone(), &args.execution, status).await);
         }
         let first = !backoff.is_trying();
         let Some(pause) = backoff.next(Instant::now()) else {
             return Err(cut_for_good(reader, args, status));
         };
         if first {
-            reader
-                .ui
-                .note("the connection to the gateway was cut; reconnecting");
+            let text = "the connection to the gateway was cut; reconnecting";
+            reader.ui.note_again("connection", text);
         }
         sleep(pause).await;
     }
@@ -178,10 +178,7 @@ impl Reader<'_> {
                 .ui
                 .object(&json!({ "offset": offset, "missing_bytes": bytes })),
             Sink::Bytes(_) => {
-                self.ui.remark(&format!(
-                    "{} of output are not kept any more and missing here",
-                    show_size(bytes)
-                ));
+                missing_output(self.ui, bytes);
                 Ok(())
             }
         }

@@ -36,16 +36,17 @@ pub(crate) async fn run(args: Args, global: &Global, ui: &Ui) -> Result<u8, Comm
         ..Default::default()
     };
     let mut rows = Vec::new();
-    let mut hidden = 0;
+    let mut hidden = Hidden::default();
     loop {
         let page = client
             .list_sandboxes(within(QUERY, request.clone()))
             .await?
             .into_inner();
         for sandbox in &page.sandboxes {
-            if !args.all && is_over(sandbox) {
-                hidden += 1;
-            } else if ui.json {
+            if !args.all && hidden.takes(sandbox) {
+                continue;
+            }
+            if ui.json {
                 ui.object(&SandboxView::from(sandbox))?;
             } else if ui.quiet {
                 ui.line(&sandbox.sandbox_id)?;
@@ -64,19 +65,45 @@ pub(crate) async fn run(args: Args, global: &Global, ui: &Ui) -> Result<u8, Comm
         ];
         ui.out(&table(ui, titles, &rows))?;
     }
-    if hidden > 0 && ui.is_watched() {
-        ui.note(&format!(
-            "{hidden} more are stopped or have failed: `cofferdam ls -a`"
-        ));
+    if let Some(text) = hidden.text().filter(|_| !ui.json) {
+        ui.note(&text);
     }
     Ok(DONE)
 }
 
-fn is_over(sandbox: &Sandbox) -> bool {
-    matches!(
-        sandbox.state(),
-        SandboxState::Stopped | SandboxState::Failed | SandboxState::Deleted
-    )
+/// What is listed only on request.
+#[derive(Debug, Default)]
+struct Hidden {
+    stopped: u32,
+    failed: u32,
+}
+
+impl Hidden {
+    /// Counts a sandbox, if it is one of them.
+    fn takes(&mut self, sandbox: &Sandbox) -> bool {
+        match sandbox.state() {
+            SandboxState::Stopped => self.stopped += 1,
+            SandboxState::Failed => self.failed += 1,
+            SandboxState::Deleted => {}
+            _ => return false,
+        }
+        true
+    }
+
+    fn text(&self) -> Option<String> {
+        let counts = [(self.stopped, "stopped"), (self.failed, "failed")];
+        let texts: Vec<String> = counts
+            .into_iter()
+            .filter(|(count, _)| *count > 0)
+            .map(|(count, what)| format!("{count} {what}"))
+            .collect();
+        (!texts.is_empty()).then(|| {
+            format!(
+                "not listed: {}; `cofferdam ls -a` shows all",
+                texts.join(", ")
+            )
+        })
+    }
 }
 
 fn row(sandbox: &Sandbox) -> [Cell; 8] {

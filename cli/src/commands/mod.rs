@@ -12,6 +12,7 @@ pub(crate) mod inspect;
 pub(crate) mod kill;
 pub(crate) mod logs;
 pub(crate) mod ls;
+mod missing;
 pub(crate) mod port_forward;
 pub(crate) mod ps;
 pub(crate) mod rm;

@@ -137,7 +137,9 @@ async fn forward(
             }
             Some(ended) = connections.join_next() => {
                 if let Ok(Err(status)) = ended {
-                    ui.remark(&format!("port {remote}: {}", CommandError::from(status).sentence()));
+                    let topic = format!("port {remote}");
+                    let why = CommandError::from(status).sentence();
+                    ui.remark_again(&topic, &format!("{topic}: {why}"));
                 }
             }
         }

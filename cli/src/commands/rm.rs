@@ -2,6 +2,7 @@
 
 use cofferdam_proto::gateway::v1::{DeleteSandboxRequest, GetSandboxRequest};
 use serde_json::json;
+use tonic::Code;
 
 use super::Each;
 use crate::cli::Global;
@@ -28,28 +29,37 @@ pub(crate) async fn run(args: Args, global: &Global, ui: &Ui) -> Result<u8, Comm
     let mut each = Each::default();
     for sandbox in &args.sandboxes {
         let result = remove(client.clone(), sandbox, &args).await;
-        if each.take(ui, result).is_some() {
-            if ui.json {
-                ui.object(&json!({ "removed": sandbox }))?;
-            } else {
-                ui.line(sandbox)?;
-            }
+        match each.take(ui, result) {
+            Some(Removed::Now) if ui.json => ui.object(&json!({ "removed": sandbox }))?,
+            Some(Removed::Now) => ui.line(sandbox)?,
+            Some(Removed::WasNotThere) => ui.note(&format!("there was no sandbox {sandbox:?}")),
+            None => {}
         }
     }
     Ok(each.exit_code())
 }
 
-async fn remove(mut client: Client, sandbox: &str, args: &Args) -> Result<(), CommandError> {
+/// What is written to stdout is what was removed, and nothing else.
+enum Removed {
+    Now,
+    WasNotThere,
+}
+
+async fn remove(mut client: Client, sandbox: &str, args: &Args) -> Result<Removed, CommandError> {
     if !args.force {
         refuse_busy(client.clone(), sandbox).await?;
     }
     let request = DeleteSandboxRequest {
         sandbox: sandbox.to_owned(),
         wait: !args.no_wait,
-        allow_missing: args.force,
+        // Asked for as an error, it can be told apart from a removal.
+        allow_missing: false,
     };
-    client.delete_sandbox(within(OPERATION, request)).await?;
-    Ok(())
+    match client.delete_sandbox(within(OPERATION, request)).await {
+        Ok(_) => Ok(Removed::Now),
+        Err(status) if args.force && status.code() == Code::NotFound => Ok(Removed::WasNotThere),
+        Err(status) => Err(status.into()),
+    }
 }
 
 /// A person's own work is not ended by a mistyped name.

@@ -63,7 +63,7 @@ pub(crate) async fn run(args: Args, global: &Global, ui: &Ui) -> Result<u8, Comm
         driver_sockets: args.compute_driver_socket.clone(),
     };
     let place = args.sandbox.into_request(BTreeMap::new())?;
-    let mut request = args.execution.request(super::to_argv(args.command))?;
+    let mut request = args.execution.request(super::to_argv(args.command), ui)?;
     request.labels = place.labels.clone();
     request.user = place.user.clone();
     match reach(global, args.embedded, &options)? {
@@ -108,7 +108,7 @@ fn reach(
         ))
         .hint("add the driver to the gateway's configuration, or use --embedded")),
         Ok(found) => connect::open(found).map(Some),
-        Err(looked) if global.gateway.is_some() => Err(connect::no_gateway(&looked)),
+        Err(looked) if global.named_gateway().is_some() => Err(connect::no_gateway(&looked)),
         // A gateway that is there but not for us is not silently replaced.
         Err(looked) if looked.iter().any(connect::Looked::is_denied) => {
             Err(connect::no_gateway(&looked))

@@ -23,7 +23,9 @@ pub(crate) async fn run(_: Args, global: &Global, ui: &Ui) -> Result<u8, Command
             Some((path, info(connect::open(found)?).await?))
         }
         // Asked for by name, it has to be there.
-        Err(looked) if global.gateway.is_some() => return Err(connect::no_gateway(&looked)),
+        Err(looked) if global.named_gateway().is_some() => {
+            return Err(connect::no_gateway(&looked));
+        }
         Err(_) => None,
     };
     if ui.json {

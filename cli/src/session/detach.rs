@@ -7,9 +7,6 @@ use bytes::{Bytes, BytesMut};
 
 const PREFIX: u8 = 0x1d;
 
-/// For people, once when a session starts.
-pub(crate) const KEYS: &str = "Ctrl-] d";
-
 #[derive(Debug, Default)]
 pub(crate) struct DetachKeys {
     after_prefix: bool,

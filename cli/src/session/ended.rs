@@ -8,11 +8,15 @@ use crate::outcome;
 use crate::ui::{Ui, error_value};
 use crate::view::execution::ExecutionView;
 
+/// Exit code of a session that was left by its keys: the command has no code yet.
+const DETACHED: u8 = 0;
+
 #[derive(Debug)]
 pub(crate) struct Ended {
     /// As last heard of; none before it was accepted.
     execution: Option<Execution>,
     verdict: Result<u8, CommandError>,
+    is_detached: bool,
 }
 
 impl Ended {
@@ -29,6 +33,17 @@ impl Ended {
         Self {
             execution: Some(execution),
             verdict,
+            is_detached: false,
+        }
+    }
+
+    /// It goes on, as the person at the terminal wants it to: they have left, and that is all that
+    /// was asked for.
+    pub(super) fn detached(execution: Option<Execution>) -> Self {
+        Self {
+            execution,
+            verdict: Ok(DETACHED),
+            is_detached: true,
         }
     }
 
@@ -37,6 +52,7 @@ impl Ended {
         Self {
             execution,
             verdict: Err(error),
+            is_detached: false,
         }
     }
 
@@ -48,6 +64,9 @@ impl Ended {
     /// Tells how it ended: as JSON on the last line of stderr, or as an error for `main` to show.
     pub(crate) fn report(self, ui: &Ui) -> Result<u8, CommandError> {
         if !ui.json {
+            if self.is_detached && self.verdict.is_ok() {
+                self.tell_detached(ui);
+            }
             return self.verdict;
         }
         let (code, error) = match &self.verdict {
@@ -57,9 +76,20 @@ impl Ended {
         let result = json!({
             "exit_code": code,
             "execution": self.execution.as_ref().map(ExecutionView::from),
+            "detached": self.is_detached,
             "error": error.map(error_value),
         });
         ui.err(&format!("{result}\n"));
         Ok(code)
+    }
+
+    fn tell_detached(&self, ui: &Ui) {
+        let id = self
+            .execution
+            .as_ref()
+            .map_or("", |execution| execution.execution_id.as_str());
+        ui.note(&format!(
+            "left {id}, which goes on; `cofferdam attach {id}` comes back to it"
+        ));
     }
 }

@@ -169,10 +169,7 @@ impl<'a> Follower<'a> {
                 }
                 Turn::Cut(status) => self.flush_without_result(status.into()).await,
                 Turn::Failed(error) => self.flush_without_result(error).await,
-                Turn::Detached => {
-                    let error = self.detached();
-                    self.flush_without_result(error).await
-                }
+                Turn::Detached => self.detached().await,
             };
         }
     }
@@ -273,13 +270,12 @@ impl<'a> Follower<'a> {
             return Err(self.cut_for_good(status));
         };
         if first {
-            self.ui.note(&match &self.latest {
-                Some(execution) => format!(
-                    "the connection to the gateway was cut; reconnecting to {}",
-                    execution.execution_id
-                ),
-                None => "the connection to the gateway was cut; trying again".to_owned(),
-            });
+            let what = match &self.latest {
+                Some(execution) => format!("reconnecting to {}", execution.execution_id),
+                None => "trying again".to_owned(),
+            };
+            let text = format!("the connection to the gateway was cut; {what}");
+            self.ui.note_again("connection", &text);
         }
         let end = sleep(pause);
         tokio::pin!(end);

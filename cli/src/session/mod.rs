@@ -31,7 +31,8 @@ pub(crate) use reconnect::{Backoff, is_cut};
 pub(crate) use writer::Writer;
 
 use crate::error::CommandError;
-use crate::units::parse_duration_ms;
+use crate::ui::Ui;
+use crate::units::{parse_duration_ms, show_size};
 
 /// What to follow, and how.
 #[derive(Debug)]
@@ -98,6 +99,13 @@ pub(crate) fn pty_like_ours(stdin: bool) -> Result<Pty, CommandError> {
         columns,
         term,
     })
+}
+
+/// The record keeps the head and the tail: what is between is not passed over in silence.
+pub(crate) fn missing_output(ui: &Ui, bytes: u64) {
+    let size = show_size(bytes);
+    let text = format!("{size} of output are not kept any more and missing here");
+    ui.remark_again("missing output", &text);
 }
 
 /// 128 random bits: one for each thing that is asked for.

@@ -288,13 +288,10 @@ fn a_refusal_of_the_gateway_is_shown_with_everything_it_says() {
     let refuse = async |call: crate::support::fake::ExecuteCall| {
         let mut details = ErrorDetails::new();
         details.set_error_info(
-            "CAPABILITY_MISMATCH",
+            "INVALID_SPEC",
             "cofferdam",
             [
-                (
-                    "hint".to_owned(),
-                    "drivers here that can: docker, vm".to_owned(),
-                ),
+                ("hint".to_owned(), "see the manual".to_owned()),
                 ("request_id".to_owned(), "req-17".to_owned()),
             ],
         );
@@ -314,6 +311,68 @@ fn a_refusal_of_the_gateway_is_shown_with_everything_it_says() {
     insta::assert_snapshot!("refusal", shown(&output));
     let output = fake.run(&["run", "--json", "--memory", "1", "true"]);
     insta::assert_snapshot!("refusal_json", shown(&output));
+}
+
+#[test]
+fn what_a_driver_cannot_do_is_a_sentence_and_then_what_to_do_about_it() {
+    use tonic_types::{ErrorDetails, StatusExt as _};
+    let fake = Fake::start();
+    let refuse = async |call: crate::support::fake::ExecuteCall| {
+        let hints = "give the gateway control groups\ndrivers here that can: docker, vm";
+        let mut details = ErrorDetails::new();
+        let metadata = [("hint".to_owned(), hints.to_owned())];
+        details.set_error_info("CAPABILITY_MISMATCH", "cofferdam", metadata);
+        call.fail(Status::with_error_details(
+            tonic::Code::InvalidArgument,
+            "capability_mismatch: driver \"process\" cannot do: memory limit",
+            details,
+        ))
+        .await;
+    };
+    fake.on_execute(refuse);
+    assert_eq!(
+        shown(&fake.run(&["run", "--memory", "1G", "true"])),
+        "exit: 125\n--- stdout\n--- stderr\n\
+         error: not supported: driver \"process\" cannot do: memory limit\n\
+         hint: give the gateway control groups\n\
+         hint: drivers here that can: docker, vm\n"
+    );
+    fake.on_execute(refuse);
+    let output = fake.run(&["run", "--json", "--memory", "1G", "true"]);
+    let error = &last_object(&output.stderr)["error"];
+    assert_eq!(error["kind"], "UNSUPPORTED");
+    assert_eq!(error["reason"], "CAPABILITY_MISMATCH");
+}
+
+#[test]
+fn a_variable_that_is_to_be_passed_on_and_is_not_there_is_told_and_left_out() {
+    let fake = Fake::start();
+    let (sender, receiver) = std::sync::mpsc::sync_channel(1);
+    fake.on_execute(async move |mut call| {
+        sender.send(call.begin().await.execution.unwrap()).unwrap();
+        call.send(Event::Finished(exited(0))).await;
+    });
+    std::fs::write(fake.dir().join("vars"), "A=1\nNOT_HERE\n").unwrap();
+    let arguments = [
+        "run",
+        "-e",
+        "FOO",
+        "-e",
+        "PATH",
+        "--env-file",
+        "vars",
+        "true",
+    ];
+    assert_eq!(
+        shown(&fake.run(&arguments)),
+        "exit: 0\n--- stdout\n--- stderr\n\
+         cofferdam: vars:2: NOT_HERE: not set in this environment, so not passed on\n\
+         cofferdam: --env FOO: not set in this environment, so not passed on\n"
+    );
+    let passed = receiver.recv().unwrap().environment;
+    let mut names: Vec<&str> = passed.keys().map(String::as_str).collect();
+    names.sort_unstable();
+    assert_eq!(names, ["A", "PATH"]);
 }
 
 #[test]

@@ -92,6 +92,31 @@ fn a_port_where_nobody_listens_is_told_and_the_rest_goes_on() {
 }
 
 #[test]
+fn what_fails_again_and_again_is_told_a_few_times_and_then_counted() {
+    let fake = Fake::start();
+    for _ in 0..8 {
+        fake.on_forward(async |mut call| {
+            call.opened().await;
+            call.fail(Status::failed_precondition("nothing listens on port 80"))
+                .await;
+        });
+    }
+    let (mut child, port) = start(&fake);
+    for _ in 0..8 {
+        let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
+        let mut nothing = Vec::new();
+        let _ = stream.read_to_end(&mut nothing);
+    }
+    assert_eq!(interrupt(&mut child), Some(0));
+    let mut told = String::new();
+    child.stderr.unwrap().read_to_string(&mut told).unwrap();
+    let line = "cofferdam: port 80: nothing listens on port 80\n";
+    let rest = told.strip_prefix(&line.repeat(3)).expect(&told);
+    assert!(rest.starts_with("cofferdam: port 80: "), "{told}");
+    assert!(rest.ends_with(" more remarks were not shown\n"), "{told}");
+}
+
+#[test]
 fn a_sandbox_that_is_not_there_is_told_at_once() {
     let fake = Fake::start();
     fake.on_get_sandbox(|_| Err(Status::not_found("there is no sandbox box")));

@@ -272,14 +272,67 @@ fn removing_what_is_busy_takes_force() {
         })
     });
     fake.on_delete_sandbox(|request| {
-        assert!(request.wait && request.allow_missing);
-        Ok(DeleteSandboxResponse {})
+        assert!(request.wait);
+        match request.sandbox.as_str() {
+            "nope" => Err(Status::not_found("there is no sandbox \"nope\"")),
+            _ => Ok(DeleteSandboxResponse {}),
+        }
     });
     insta::assert_snapshot!("rm_busy", shown(&fake.run(&["rm", "sbx-1"])));
     assert_eq!(
-        shown(&fake.run(&["rm", "-f", "sbx-1", "sbx-2"])),
-        "exit: 0\n--- stdout\nsbx-1\nsbx-2\n--- stderr\n"
+        shown(&fake.run(&["rm", "-f", "sbx-1", "nope", "sbx-2"])),
+        "exit: 0\n--- stdout\nsbx-1\nsbx-2\n--- stderr\n\
+         cofferdam: there was no sandbox \"nope\"\n"
     );
+    assert_eq!(
+        shown(&fake.run(&["rm", "-fq", "nope"])),
+        "exit: 0\n--- stdout\n--- stderr\n"
+    );
+}
+
+#[test]
+fn a_sandbox_where_an_execution_is_wanted_gets_a_hint_at_its_executions() {
+    let fake = Fake::start();
+    let none = || Status::not_found("there is no such execution");
+    fake.on_get_execution(move |_| Err(none()));
+    fake.on_cancel_execution(move |_| Err(none()));
+    fake.on_signal_execution(move |_| Err(none()));
+    for _ in 0..3 {
+        fake.on_read_output(async move |call| call.fail(none()).await);
+    }
+    fake.on_get_sandbox(|request| match request.sandbox.as_str() {
+        "box" | "empty" => Ok(GetSandboxResponse {
+            sandbox: Some(sandbox("sbx-1", SandboxState::Ready)),
+        }),
+        _ => Err(Status::not_found("there is no sandbox")),
+    });
+    fake.on_list_executions(|request| {
+        let newest = (request.sandbox == "box").then(running);
+        Ok(ListExecutionsResponse {
+            executions: newest.into_iter().collect(),
+            next_page_token: String::new(),
+        })
+    });
+    for arguments in [
+        &["logs", "box"][..],
+        &["attach", "box"],
+        &["cancel", "box"],
+        &["kill", "box"],
+        &["kill", "-s", "HUP", "box"],
+    ] {
+        assert_eq!(
+            shown(&fake.run(arguments)),
+            "exit: 125\n--- stdout\n--- stderr\n\
+             error: not found: there is no such execution\n\
+             hint: box is a sandbox; its newest execution is exec-1, and `cofferdam ps -a box` \
+             lists all\n",
+            "{arguments:?}"
+        );
+    }
+    let empty = text(&fake.run(&["logs", "empty"]).stderr);
+    assert!(empty.contains("nothing was executed yet"), "{empty}");
+    let neither = text(&fake.run(&["logs", "nope"]).stderr);
+    assert!(!neither.contains("hint:"), "{neither}");
 }
 
 #[test]

@@ -98,8 +98,8 @@ fn the_detach_keys_leave_the_command_alone() {
     let mut terminal = session(&fake);
     terminal.wait_for("ready$ ");
     terminal.type_keys(b"\x1dd");
-    assert_eq!(terminal.wait().code(), Some(125));
-    terminal.wait_for("detached from exec-1, which goes on");
+    assert_eq!(terminal.wait().code(), Some(0));
+    terminal.wait_for("left exec-1, which goes on; `cofferdam attach exec-1` comes back to it");
     assert!(terminal.is_restored());
     let asked = receiver.recv().unwrap();
     assert!(

@@ -98,11 +98,29 @@ fn without_the_gateway_that_was_named_nothing_is_done() {
         assert_eq!(
             shown(&output),
             "exit: 125\n--- stdout\n--- stderr\n\
-             error: no gateway: no gateway answers (/nonexistent/gateway.sock: no such socket)\n\
-             hint: start one with `systemctl start cofferdam-gateway` or `cofferdam-gateway`; \
-             `cofferdam run` works without\n"
+             error: no gateway: none answers (/nonexistent/gateway.sock: no such socket)\n\
+             hint: start one with `cofferdam-gateway`, or `systemctl start cofferdam-gateway`\n\
+             hint: `cofferdam run` works without\n"
         );
     }
+}
+
+#[test]
+fn the_variable_names_a_gateway_unless_it_is_empty_and_shows_in_no_usage() {
+    let dir = tempfile::tempdir().unwrap();
+    let with = |value: &str, arguments: &[&str]| {
+        let mut command = cofferdam(dir.path());
+        command.env("COFFERDAM_GATEWAY", value).args(arguments);
+        text(&command.output().unwrap().stderr)
+    };
+    assert!(with("/nonexistent/named.sock", &["ls"]).contains("/nonexistent/named.sock"));
+    let own = dir.path().join("cofferdam/gateway.sock");
+    assert!(with("", &["ls"]).contains(&*own.to_string_lossy()));
+    let usage = with("/nonexistent/named.sock", &["exec", "box"]);
+    assert!(
+        usage.contains("Usage: cofferdam exec <SANDBOX> <CMD>..."),
+        "{usage}"
+    );
 }
 
 #[test]

@@ -3,7 +3,6 @@
 use super::Follower;
 use crate::error::{CommandError, Kind};
 use crate::outcome;
-use crate::session::detach::KEYS;
 use crate::session::ended::Ended;
 use crate::session::signals::{Incoming, SIGINT, SIGTERM};
 use crate::view::execution;
@@ -72,14 +71,8 @@ impl Follower<'_> {
         }
     }
 
-    /// Not a success: the command has not succeeded, it goes on.
-    pub(super) fn detached(&self) -> CommandError {
-        let id = match &self.latest {
-            Some(execution) => execution.execution_id.as_str(),
-            None => "",
-        };
-        CommandError::new(Kind::Failed, format!("detached from {id}, which goes on")).hint(format!(
-            "`cofferdam attach {id}` comes back ({KEYS} leaves again)"
-        ))
+    pub(super) async fn detached(mut self) -> Ended {
+        let ended = Ended::detached(self.latest.take());
+        self.flush(ended).await
     }
 }

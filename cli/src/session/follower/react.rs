@@ -10,9 +10,9 @@ use super::{Follower, LEAVE_WITHIN, Leaving, Turn};
 use crate::error::{CommandError, Kind};
 use crate::outcome;
 use crate::session::cursor::Chunk;
+use crate::session::missing_output;
 use crate::session::signals::{Action, Incoming};
 use crate::session::terminal::{self, RawMode};
-use crate::units::show_size;
 
 impl Follower<'_> {
     pub(super) fn on_accepted(&mut self, accepted: Accepted) -> Result<(), CommandError> {
@@ -36,7 +36,7 @@ impl Follower<'_> {
 
     pub(super) fn on_state(&mut self, execution: Execution) -> Result<(), CommandError> {
         if execution.state() == ExecutionState::ExecutionQueued && self.ui.is_watched() {
-            self.ui.note("waiting for a free place");
+            self.ui.note_again("queue", "waiting for a free place");
         }
         self.latest = Some(execution);
         if self.is_running() {
@@ -77,10 +77,7 @@ impl Follower<'_> {
         }
         let missing = self.cursor.take_missing();
         if missing > 0 {
-            self.ui.remark(&format!(
-                "{} of output are not kept any more and missing here",
-                show_size(missing)
-            ));
+            missing_output(self.ui, missing);
         }
         // Nobody reads it any more.
         chunk.filter(|_| self.leaving.is_none())

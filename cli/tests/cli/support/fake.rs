@@ -217,6 +217,10 @@ impl OutputCall {
             .send(Ok(ExecuteEvent { event: Some(event) }))
             .await;
     }
+
+    pub(crate) async fn fail(&self, status: Status) {
+        let _ = self.events.send(Err(status)).await;
+    }
 }
 
 impl ForwardCall {
