@@ -28,6 +28,7 @@ use crate::proto::{
     Resources, Sandbox, SandboxSpec, SandboxState, TerminationReason,
 };
 use crate::supervisor::{SupervisorCache, Token};
+use crate::watch::Observations;
 use child::Child;
 use console::Console;
 
@@ -74,10 +75,14 @@ pub struct FakeDriver {
     supervisors: Arc<SupervisorCache>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct State {
     settings: FakeSettings,
+    /// Of the present incarnation.
+    observations: Observations,
     sandboxes: HashMap<Key, Entry>,
+    /// How many were ever made.
+    made: u64,
 }
 
 /// Gateway and sandbox.
@@ -85,6 +90,7 @@ type Key = (String, String);
 
 #[derive(Debug)]
 struct Entry {
+    number: u64,
     sandbox: Sandbox,
     spec: SandboxSpec,
     digest: String,
@@ -107,10 +113,33 @@ impl FakeDriver {
     /// A fake without sandboxes.
     #[must_use]
     pub fn new(context: Context) -> Self {
+        let state = State {
+            settings: FakeSettings::default(),
+            observations: context.observations.clone(),
+            sandboxes: HashMap::new(),
+            made: 0,
+        };
         Self {
             context,
-            state: Arc::default(),
+            state: Arc::new(Mutex::new(state)),
             supervisors: Arc::default(),
+        }
+    }
+
+    /// The same sandboxes in another incarnation: as a driver is that finds everything again after
+    /// a restart of its process. From now on all is told to `context`.
+    #[must_use]
+    pub fn reincarnate(&self, context: Context) -> Self {
+        let mut state = self.lock();
+        state.observations = context.observations.clone();
+        for ((gateway_id, _), entry) in &state.sandboxes {
+            let sandbox = entry.sandbox.clone();
+            state.observations.record(gateway_id, sandbox);
+        }
+        drop(state);
+        Self {
+            context,
+            ..self.clone()
         }
     }
 
@@ -127,7 +156,7 @@ impl FakeDriver {
             .ok_or_else(|| DriverError::sandbox_not_found(&key.1))?;
         change(entry);
         let sandbox = entry.sandbox.clone();
-        self.context.observations.record(&key.0, sandbox.clone());
+        state.observations.record(&key.0, sandbox.clone());
         Ok(sandbox)
     }
 
@@ -152,7 +181,10 @@ impl FakeDriver {
             weaknesses: WEAKNESSES.map(str::to_owned).to_vec(),
             ..Sandbox::default()
         };
+        let mut state = self.lock();
+        state.made += 1;
         let entry = Entry {
+            number: state.made,
             sandbox,
             spec: request.spec.clone(),
             digest: request.digest.to_hex(),
@@ -161,7 +193,7 @@ impl FakeDriver {
             console: Console::new(),
             child: None,
         };
-        self.lock().sandboxes.insert(key.clone(), entry);
+        state.sandboxes.insert(key.clone(), entry);
         Ok(())
     }
 }

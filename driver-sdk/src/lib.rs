@@ -42,6 +42,8 @@ pub mod driver;
 pub mod error;
 #[cfg(feature = "fake")]
 pub mod fake;
+#[cfg(feature = "fake")]
+pub mod faults;
 pub mod handle;
 pub mod relay;
 pub mod run;

@@ -45,6 +45,9 @@ pub use args::{Args, LogFormat};
 pub use listen::{ListenError, Listeners};
 pub use peers::Peers;
 pub use serve::serve;
+#[cfg(feature = "fake")]
+pub(crate) use serve::{http2, routes};
+pub(crate) use signals::Signals;
 
 /// Runs a driver as a process: the whole of its `main`. `new` makes the driver, without touching
 /// the platform; settings come later, by [`ComputeDriver::configure`].
@@ -103,7 +106,7 @@ async fn run_async<D: ComputeDriver>(
     new: impl FnOnce(Context) -> D,
 ) -> Result<(), RunError> {
     let listeners = Listeners::open(args)?;
-    let signals = signals::Signals::new().map_err(RunError::Runtime)?;
+    let signals = Signals::new().map_err(RunError::Runtime)?;
     let peers = Peers::new(&args.allow_uid, listeners.are_inherited());
     let context = Context::new();
     let server = Server::new(new(context.clone()), context)?;
@@ -133,7 +136,7 @@ async fn run_async<D: ComputeDriver>(
     Ok(())
 }
 
-fn first_reason_to_end(signals: &signals::Signals) -> impl Future<Output = ()> + Send + use<> {
+fn first_reason_to_end(signals: &Signals) -> impl Future<Output = ()> + Send + use<> {
     let signal = signals.first();
     async move {
         tokio::select! {
@@ -217,7 +220,7 @@ fn description<D: ComputeDriver>() -> String {
     format!("{description:#}")
 }
 
-fn log_to_stderr(format: LogFormat) {
+pub(crate) fn log_to_stderr(format: LogFormat) {
     use tracing_subscriber::EnvFilter;
 
     let filter =

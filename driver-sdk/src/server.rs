@@ -31,6 +31,8 @@ use crate::proto;
 use crate::settings::{Schema, SchemaError};
 use crate::spec::bounds;
 
+#[cfg(feature = "fake")]
+pub(crate) use answer::ResponseStream;
 pub use connection::Connection;
 use fingerprint::Fingerprints;
 use operations::Operations;

@@ -7,7 +7,7 @@ use super::child::{self, Child};
 use super::{Entry, FakeDriver, Key, now_ms};
 use crate::capabilities::termination;
 use crate::error::DriverError;
-use crate::proto::{Sandbox, SandboxState, Supervisor, TerminationReason};
+use crate::proto::{Sandbox, SandboxState, Supervisor, Termination, TerminationReason};
 use crate::supervisor::{Bootstrap, OOM_SCORE_ADJ, Token, Workload};
 
 impl FakeDriver {
@@ -25,7 +25,9 @@ impl FakeDriver {
             entry.sandbox.termination = None;
         })?;
         if !run_supervisor {
-            return self.running(key, None);
+            let running = self.running(key, None)?;
+            self.clone().watch_record(key.clone(), creating.boots);
+            return Ok(running);
         }
         let supervisors = Arc::clone(&self.supervisors);
         let supervisor = supervisor.cloned();
@@ -54,9 +56,10 @@ impl FakeDriver {
         };
         match started {
             Ok(child) => {
-                self.clone()
-                    .watch_child(key.clone(), child.clone(), creating.boots);
-                self.running(key, Some(child))
+                // Running first: a supervisor that ends at once was running all the same.
+                let running = self.running(key, Some(child.clone()))?;
+                self.clone().watch_child(key.clone(), child, creating.boots);
+                Ok(running)
             }
             Err(message) => self.update(key, |entry| {
                 let reason = TerminationReason::SupervisorStartFailed;
@@ -70,11 +73,25 @@ impl FakeDriver {
         self.update(key, |entry| {
             entry.sandbox.set_state(SandboxState::Running);
             entry.sandbox.start_time_unix_ms = now_ms();
-            entry.sandbox.platform_id = child
-                .as_ref()
-                .map_or_else(String::new, |child| child.pid().to_string());
+            entry.sandbox.platform_id = match &child {
+                Some(child) => child.pid().to_string(),
+                None => format!("record-{}", entry.number),
+            };
             entry.child = child;
         })
+    }
+
+    /// Waits for the expire time of a boot that has no process.
+    fn watch_record(self, key: Key, boots: u64) {
+        let tasks = self.context.tasks.clone();
+        tasks.spawn(async move {
+            let expire_ms = self.expire_time_ms(&key);
+            let lifetime = Duration::from_millis(expire_ms.saturating_sub(now_ms()));
+            tokio::select! {
+                () = tokio::time::sleep(lifetime) => self.ended(&key, boots, expired(), true),
+                () = self.context.shutdown.cancelled() => {}
+            }
+        });
     }
 
     /// Waits for the end of a boot: by itself, or at the expire time.
@@ -83,7 +100,7 @@ impl FakeDriver {
         tasks.spawn(async move {
             let expire_ms = self.expire_time_ms(&key);
             let lifetime = Duration::from_millis(expire_ms.saturating_sub(now_ms()));
-            let (ended, expired) = tokio::select! {
+            let (ended, is_expired) = tokio::select! {
                 ended = child.wait() => (ended, false),
                 () = tokio::time::sleep(lifetime) => {
                     child.kill(Duration::ZERO).await;
@@ -94,26 +111,26 @@ impl FakeDriver {
                     (child.wait().await, false)
                 }
             };
-            let mut why = ended.termination(now_ms());
-            if expired {
-                why = termination(
-                    TerminationReason::Deadline,
-                    "the expire time has passed",
-                    now_ms(),
-                );
+            let why = match is_expired {
+                true => expired(),
+                false => ended.termination(now_ms()),
+            };
+            self.ended(&key, boots, why, is_expired);
+        });
+    }
+
+    /// A boot has ended without anybody's call.
+    fn ended(&self, key: &Key, boots: u64, why: Termination, for_good: bool) {
+        // Gone already, if it was deleted.
+        let _ = self.update(key, |entry| {
+            if entry.sandbox.boots == boots && entry.sandbox.state() == SandboxState::Running {
+                entry.sandbox.set_state(match for_good {
+                    true => SandboxState::FailedState,
+                    false => SandboxState::Stopped,
+                });
+                entry.sandbox.termination = Some(why);
+                entry.child = None;
             }
-            // Gone already, if it was deleted.
-            let _ = self.update(&key, |entry| {
-                if entry.sandbox.boots == boots && entry.sandbox.state() == SandboxState::Running {
-                    entry.sandbox.set_state(if expired {
-                        SandboxState::FailedState
-                    } else {
-                        SandboxState::Stopped
-                    });
-                    entry.sandbox.termination = Some(why);
-                    entry.child = None;
-                }
-            });
         });
     }
 
@@ -122,6 +139,14 @@ impl FakeDriver {
         let entry = state.sandboxes.get(key);
         entry.map_or(u64::MAX, |entry| entry.spec.expire_time_unix_ms)
     }
+}
+
+fn expired() -> Termination {
+    termination(
+        TerminationReason::Deadline,
+        "the expire time has passed",
+        now_ms(),
+    )
 }
 
 fn bootstrap(entry: &Entry, token: Token) -> Bootstrap {

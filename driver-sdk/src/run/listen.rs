@@ -80,8 +80,8 @@ pub enum ListenError {
 /// What a driver accepts connections on.
 #[derive(Debug)]
 pub struct Listeners {
-    pub(super) sockets: Vec<UnixListener>,
-    pub(super) own: Option<OwnSocket>,
+    pub(crate) sockets: Vec<UnixListener>,
+    pub(crate) own: Option<OwnSocket>,
 }
 
 impl Listeners {
@@ -156,7 +156,7 @@ impl fmt::Display for Listeners {
 
 /// Removes the socket's file at the end, unless it is another's by now.
 #[derive(Debug)]
-pub(super) struct OwnSocket {
+pub(crate) struct OwnSocket {
     path: PathBuf,
     inode: u64,
 }

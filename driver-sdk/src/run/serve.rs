@@ -5,7 +5,9 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use cofferdam_proto::compute::v1::compute_driver_server::ComputeDriverServer;
+use cofferdam_proto::compute::v1::compute_driver_server::{
+    ComputeDriver as Service, ComputeDriverServer,
+};
 use hyper::body::Incoming;
 use hyper::rt::Executor;
 use hyper::server::conn::http2;
@@ -53,13 +55,8 @@ pub async fn serve<D: ComputeDriver>(
     drain_max: Duration,
     force: impl Future<Output = ()> + Send,
 ) {
-    let (health, health_service) = tonic_health::server::health_reporter();
-    health.set_serving::<ComputeDriverServer<Server<D>>>().await;
-    let routes = Routes::new(server.clone().into_service()).add_service(health_service);
-    let routes = with_reflection(routes).prepare();
-
     let door = Door {
-        routes,
+        routes: routes(server.clone().into_service()).await,
         peers,
         places: Arc::new(Semaphore::new(CONNECTIONS_MAX)),
         closing: CancellationToken::new(),
@@ -75,6 +72,14 @@ pub async fn serve<D: ComputeDriver>(
     // The name goes first, so that a successor can have it.
     drop(own);
     drain(&server, &door, drain_max, force).await;
+}
+
+/// The contract, with health and reflection beside it.
+pub(crate) async fn routes<S: Service>(service: ComputeDriverServer<S>) -> Routes {
+    let (health, health_service) = tonic_health::server::health_reporter();
+    health.set_serving::<ComputeDriverServer<S>>().await;
+    let routes = Routes::new(service).add_service(health_service);
+    with_reflection(routes).prepare()
 }
 
 async fn drain<D: ComputeDriver>(
@@ -157,15 +162,7 @@ impl Door {
                 response
             }
         });
-        let served = http2::Builder::new(Spawner(self.tasks.clone()))
-            .timer(TokioTimer::new())
-            .max_concurrent_streams(STREAMS_MAX)
-            .initial_stream_window_size(STREAM_WINDOW_BYTES)
-            .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
-            .max_frame_size(FRAME_BYTES_MAX)
-            .keep_alive_interval(KEEPALIVE_INTERVAL)
-            .keep_alive_timeout(KEEPALIVE_TIMEOUT)
-            .serve_connection(TokioIo::new(stream), service);
+        let served = http2(&self.tasks).serve_connection(TokioIo::new(stream), service);
         tokio::pin!(served);
         let ended = tokio::select! {
             ended = served.as_mut() => ended,
@@ -181,9 +178,23 @@ impl Door {
     }
 }
 
+/// How connections are served, with their calls as children of `tasks`.
+pub(crate) fn http2(tasks: &TaskTracker) -> http2::Builder<Spawner> {
+    let mut builder = http2::Builder::new(Spawner(tasks.clone()));
+    builder
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(STREAMS_MAX)
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .max_frame_size(FRAME_BYTES_MAX)
+        .keep_alive_interval(KEEPALIVE_INTERVAL)
+        .keep_alive_timeout(KEEPALIVE_TIMEOUT);
+    builder
+}
+
 /// Calls are children of the same parent as their connection.
 #[derive(Clone)]
-struct Spawner(TaskTracker);
+pub(crate) struct Spawner(TaskTracker);
 
 impl<F> Executor<F> for Spawner
 where

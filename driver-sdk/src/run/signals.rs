@@ -7,10 +7,10 @@ use tokio::sync::watch;
 
 /// Counts the requests to end.
 #[derive(Debug)]
-pub(super) struct Signals(watch::Receiver<u32>);
+pub(crate) struct Signals(watch::Receiver<u32>);
 
 impl Signals {
-    pub(super) fn new() -> io::Result<Self> {
+    pub(crate) fn new() -> io::Result<Self> {
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
         let (count, counted) = watch::channel(0);
@@ -28,11 +28,11 @@ impl Signals {
         Ok(Self(counted))
     }
 
-    pub(super) fn first(&self) -> impl Future<Output = ()> + Send + use<> {
+    pub(crate) fn first(&self) -> impl Future<Output = ()> + Send + use<> {
         self.reach(1)
     }
 
-    pub(super) fn second(&self) -> impl Future<Output = ()> + Send + use<> {
+    pub(crate) fn second(&self) -> impl Future<Output = ()> + Send + use<> {
         self.reach(2)
     }
 

@@ -17,7 +17,7 @@ use crate::driver::DriverStream;
 use crate::error::DriverError;
 
 /// A stream as tonic wants it.
-pub(super) type ResponseStream<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+pub(crate) type ResponseStream<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
 /// What ends a call from outside, and how its log lines are found.
 #[derive(Debug, Clone)]

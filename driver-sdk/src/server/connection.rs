@@ -18,6 +18,12 @@ impl Connection {
         Arc::new(Self::default())
     }
 
+    /// Whether somebody has shaken hands here.
+    #[cfg(feature = "fake")]
+    pub(crate) fn is_known(&self) -> bool {
+        self.gateway().is_ok()
+    }
+
     pub(super) fn shake_hands(&self, gateway: GatewayIdentity) {
         let mut known = self.gateway.write().unwrap_or_else(PoisonError::into_inner);
         *known = Some(Arc::new(gateway));
