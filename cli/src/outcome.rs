@@ -111,6 +111,11 @@ fn words(execution: &Execution) -> (Kind, String, Option<String>) {
             },
             Some("give it longer with --timeout DURATION".to_owned()),
         ),
+        Reason::ReasonOutputNotStored => (
+            Kind::Failed,
+            "timed out while its output could not be stored".to_owned(),
+            Some("`cofferdam doctor` says what is wrong with the gateway's state directory".into()),
+        ),
         Reason::ReasonCanceledByCaller => (Kind::Failed, "canceled".to_owned(), None),
         Reason::ReasonCallerLeft => (
             Kind::Failed,
@@ -265,6 +270,10 @@ mod tests {
                 125,
             ),
             (ended(State::ExecutionTimedOut, Reason::ReasonTimeout), 124),
+            (
+                ended(State::ExecutionTimedOut, Reason::ReasonOutputNotStored),
+                124,
+            ),
             (
                 ended(State::ExecutionCanceled, Reason::ReasonCanceledByCaller),
                 137,

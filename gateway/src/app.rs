@@ -27,7 +27,8 @@ use crate::execution::{Executions, ExecutionsOptions};
 use crate::model::{ExecutionState, SandboxId, SandboxState, Token, UnixMillis};
 use crate::reconcile;
 use crate::sandbox::{SandboxView, Sandboxes, SandboxesOptions};
-use crate::store::{Store, StoreError};
+use crate::state_dir::StateDir;
+use crate::store::{Durability, Store, StoreError};
 
 /// Drivers' news that may wait; a full queue makes the drivers' watches wait.
 const EVENTS_MAX: usize = 1_024;
@@ -98,7 +99,7 @@ impl App {
         make_private_directory(&config.state_dir)?;
         make_runtime_directory(&config.runtime_dir)?;
         let supervisor = SupervisorBinary::load(&config.supervisor).await?;
-        let store = Store::open_as(&config.state_dir.join("gateway.db"), config.durability).await?;
+        let (store, state_dir) = open_store(&config).await?;
         let server = ApiServer::bind(&config.socket).await?;
 
         let tasks = TaskTracker::new();
@@ -117,6 +118,7 @@ impl App {
         });
         let sandboxes = Sandboxes::new(SandboxesOptions {
             store: store.clone(),
+            state_dir: state_dir.clone(),
             drivers: drivers.clone(),
             token_store: Arc::new(StoredTokens(store.clone())),
             runtime_dir: config.runtime_dir.clone(),
@@ -133,6 +135,7 @@ impl App {
         });
         let executions = Executions::new(ExecutionsOptions {
             store: store.clone(),
+            state_dir: state_dir.clone(),
             drivers: drivers.clone(),
             sandboxes: sandboxes.clone(),
             output_dir: config.state_dir.join("output"),
@@ -158,6 +161,7 @@ impl App {
         let api = Api::new(
             &config,
             store.clone(),
+            state_dir,
             drivers.clone(),
             sandboxes.clone(),
             executions.clone(),
@@ -203,12 +207,18 @@ impl App {
     /// Deletes every sandbox and waits until nothing is left, or `patience` is over: for a gateway
     /// that nobody will start again.
     pub async fn remove_everything(&self, patience: Duration) {
-        for sandbox in self.sandboxes.list() {
+        let deadline = Instant::now() + patience;
+        let all = self.sandboxes.list();
+        for sandbox in &all {
             let message = "its gateway ends for good".to_owned();
-            let _gone = sandbox.delete("GATEWAY_ENDED", message).await;
+            let _gone = sandbox.dismiss("GATEWAY_ENDED", message).await;
         }
-        if !self.deletes_ended(Instant::now() + patience).await {
-            warn!("some sandboxes were not deleted in time; their deadlines end them");
+        for sandbox in &all {
+            let gone = sandbox.wait_for(|view| view.facts.state == SandboxState::Deleted);
+            if tokio::time::timeout_at(deadline, gone).await.is_err() {
+                warn!("some sandboxes were not deleted in time; their deadlines end them");
+                return;
+            }
         }
     }
 
@@ -263,6 +273,26 @@ impl App {
     }
 }
 
+/// On a full disk the reserve of an earlier life is room enough to take its work over.
+async fn open_store(config: &Config) -> Result<(Store, StateDir), StoreError> {
+    let directory = &config.state_dir;
+    let state_dir = match config.durability {
+        Durability::Lasting => StateDir::lasting(directory),
+        Durability::Temporary => StateDir::temporary(directory),
+    };
+    let path = directory.join("gateway.db");
+    let open = || Store::open_as(&path, config.durability, state_dir.clone());
+    let store = match open().await {
+        Err(StoreError::Full { .. } | StoreError::Failing { .. })
+            if state_dir.release_reserve() =>
+        {
+            open().await?
+        }
+        opened => opened?,
+    };
+    Ok((store, state_dir))
+}
+
 async fn resume(
     store: &Store,
     sandboxes: &Sandboxes,
@@ -287,7 +317,7 @@ async fn resume(
         if orphan {
             // Its execution has ended; only the delete was not written.
             let message = "its execution has ended".to_owned();
-            let _gone = handle.delete("EXECUTION_ENDED", message).await;
+            let _gone = handle.dismiss("EXECUTION_ENDED", message).await;
         }
     }
     for execution in unfinished {
@@ -296,7 +326,7 @@ async fn resume(
         executions.resume(execution).await;
         if one_shot && let Some(sandbox) = sandboxes.get(&sandbox) {
             let message = "its execution did not run".to_owned();
-            let _gone = sandbox.delete("EXECUTION_ENDED", message).await;
+            let _gone = sandbox.dismiss("EXECUTION_ENDED", message).await;
         }
     }
     Ok(())

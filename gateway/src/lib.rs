@@ -14,5 +14,7 @@ pub mod output;
 mod reconcile;
 pub mod sandbox;
 pub mod service;
+pub mod state_dir;
 pub mod store;
 pub mod transport;
+mod units;

@@ -15,6 +15,7 @@ use serde_json::Value;
 use crate::binaries::{self, Installation};
 use crate::cgroup::Delegated;
 use crate::cli::{Cli, Ran};
+use crate::disk::SmallDisk;
 use crate::home::Home;
 use crate::tree::{End, Tree};
 use crate::user::User;
@@ -31,6 +32,7 @@ pub struct Builder {
     settings: String,
     flags: Vec<String>,
     cgroup: Option<Delegated>,
+    disk_bytes: Option<u64>,
     home: Option<Home>,
     uses_xdg: bool,
     has_session: bool,
@@ -92,6 +94,12 @@ impl Builder {
         self.process_setting(&setting)
     }
 
+    /// Keeps its state on a disk of this size. Needs root.
+    pub fn small_disk(mut self, bytes: u64) -> Self {
+        self.disk_bytes = Some(bytes);
+        self
+    }
+
     /// The directory that the gateway will live in, for what has to be there before.
     pub fn home(&mut self) -> &Home {
         let user = self.user;
@@ -113,6 +121,8 @@ impl Builder {
         for name in ["state", "run", "home", "xdg-run", "xdg-state", "xdg-cache"] {
             home.private(user, name);
         }
+        let disk = self.disk_bytes;
+        let disk = disk.map(|bytes| SmallDisk::mount(&home.join("state"), bytes));
         // Callers pass through to the socket, whose own mode says who may connect.
         binaries::open_to_all(&home.join("run"));
         let built = Installation::built();
@@ -137,6 +147,7 @@ impl Builder {
             uses_xdg: self.uses_xdg,
             has_session: self.has_session,
             _cgroup: self.cgroup,
+            disk,
             home,
         };
         gateway.launch();
@@ -170,6 +181,8 @@ pub struct TestGateway {
     uses_xdg: bool,
     has_session: bool,
     _cgroup: Option<Delegated>,
+    // Before the directory that it is mounted in.
+    disk: Option<SmallDisk>,
     home: Home,
 }
 
@@ -181,6 +194,7 @@ impl TestGateway {
             settings: String::new(),
             flags: Vec::new(),
             cgroup: None,
+            disk_bytes: None,
             home: None,
             uses_xdg: false,
             has_session: true,
@@ -198,6 +212,11 @@ impl TestGateway {
 
     pub fn home(&self) -> &Home {
         &self.home
+    }
+
+    /// What its state is kept on.
+    pub fn disk(&self) -> &SmallDisk {
+        self.disk.as_ref().expect("a small disk")
     }
 
     pub fn socket(&self) -> PathBuf {

@@ -8,6 +8,7 @@
 //! driver.rs    a third party's driver
 //! tree.rs      a program with everything that descends from it             process.rs
 //! binaries.rs  where the programs are      user.rs    who runs them        home.rs
+//! disk.rs      a disk that can be filled up
 //! engine.rs    what the host must have     cgroup.rs  limits for others    wait.rs
 //! bin/         programs of the tests: a launcher, a prober inside sandboxes, a third party's driver
 //! ```
@@ -18,6 +19,7 @@ pub mod binaries;
 pub mod cgroup;
 pub mod cli;
 pub mod client;
+pub mod disk;
 pub mod driver;
 pub mod engine;
 pub mod gateway;

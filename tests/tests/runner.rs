@@ -5,6 +5,7 @@ mod bulk;
 mod driver_death;
 mod exec;
 mod files;
+mod full_disk;
 mod gateway_death;
 mod odd_driver;
 mod own_gateway;

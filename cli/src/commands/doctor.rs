@@ -124,6 +124,10 @@ async fn without_gateway(looked: Vec<Looked>, global: &Global, args: &Args) -> V
 fn gateway_finding(info: &GetInfoResponse, place: &str) -> Finding {
     let (result, state, fix) = match (info.draining, info.ready) {
         (true, _) => (FAILED, "draining", Some("wait until it has restarted")),
+        _ if !info.state_dir_trouble.is_empty() => {
+            let fix = Some(info.state_dir_fix.as_str());
+            (FAILED, info.state_dir_trouble.as_str(), fix)
+        }
         (false, false) => (WARNING, "not ready: drivers or recovery are pending", None),
         (false, true) => (PASSED, "ready", None),
     };

@@ -18,7 +18,7 @@ use crate::session::{
 };
 use crate::status::Cause;
 use crate::ui::Ui;
-use crate::view::execution::ExecutionView;
+use crate::view::execution::{self, ExecutionView};
 
 /// Write the output of an execution: its stdout to stdout, its stderr to stderr.
 ///
@@ -153,6 +153,10 @@ impl Reader<'_> {
                 (None, None)
             }
             Event::Finished(execution) => (None, Some(execution)),
+            Event::Notice(notice) => {
+                self.ui.remark(&execution::notice(&notice));
+                (None, None)
+            }
             Event::Accepted(_) | Event::State(_) | Event::StdinOffset(_) => (None, None),
         };
         let missing = self.cursor.take_missing();

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use cofferdam_proto::gateway::v1::{Execution, ExecutionReason, ExecutionState};
+use cofferdam_proto::gateway::v1::{Execution, ExecutionReason, ExecutionState, Notice};
 use serde::Serialize;
 
 use super::{known, name, text};
@@ -74,6 +74,14 @@ impl From<&Execution> for ExecutionView {
             cpu_system_us: execution.cpu_system_us,
             max_rss_bytes: execution.max_rss_bytes,
         }
+    }
+}
+
+/// What the gateway tells people about an execution that goes on.
+pub(crate) fn notice(notice: &Notice) -> String {
+    match notice.hint.as_str() {
+        "" => notice.message.clone(),
+        hint => format!("{}; {hint}", notice.message),
     }
 }
 

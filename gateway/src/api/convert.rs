@@ -231,6 +231,7 @@ fn reason(reason: ExecutionReason) -> wire::ExecutionReason {
         ExecutionReason::StartFailed => W::ReasonStartFailed,
         ExecutionReason::SupervisorLost => W::ReasonSupervisorLost,
         ExecutionReason::GatewayFault => W::ReasonGatewayFault,
+        ExecutionReason::OutputNotStored => W::ReasonOutputNotStored,
     }
 }
 
@@ -241,6 +242,18 @@ pub(super) fn event(item: Item) -> Option<wire::ExecuteEvent> {
         Item::Output(chunk) => Event::Output(output(chunk)),
         Item::Gap { offset, length } => Event::Gap(wire::Gap { offset, length }),
         Item::State(facts) => Event::State(execution(&facts)),
+        Item::Waiting(trouble) => Event::Notice(wire::Notice {
+            kind: wire::notice::Kind::StorageWaiting.into(),
+            message: format!(
+                "its output cannot be stored now, and so it may have to wait: {trouble}"
+            ),
+            hint: trouble.hint().to_owned(),
+        }),
+        Item::Resumed => Event::Notice(wire::Notice {
+            kind: wire::notice::Kind::StorageResumed.into(),
+            message: "its output is stored again, and it goes on".to_owned(),
+            hint: String::new(),
+        }),
         Item::Finished(facts) => Event::Finished(execution(&facts)),
         Item::CaughtUp(_) => return None,
     };

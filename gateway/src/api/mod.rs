@@ -29,6 +29,7 @@ use crate::driver::Registry;
 use crate::execution::Executions;
 use crate::model::UnixMillis;
 use crate::sandbox::Sandboxes;
+use crate::state_dir::StateDir;
 use crate::store::Store;
 use intake::Intake;
 
@@ -40,6 +41,7 @@ pub(crate) struct Api(Arc<Parts>);
 struct Parts {
     intake: Intake,
     store: Store,
+    state_dir: StateDir,
     drivers: Registry,
     sandboxes: Sandboxes,
     executions: Executions,
@@ -55,6 +57,7 @@ impl Api {
     pub(crate) fn new(
         config: &Config,
         store: Store,
+        state_dir: StateDir,
         drivers: Registry,
         sandboxes: Sandboxes,
         executions: Executions,
@@ -63,6 +66,7 @@ impl Api {
             intake: Intake::new(config.clone(), drivers.clone()),
             gateway_id: store.gateway_id().to_owned(),
             store,
+            state_dir,
             drivers,
             sandboxes,
             executions,
@@ -87,7 +91,8 @@ impl Api {
     fn takes_work(&self) -> Result<(), ApiError> {
         match self.0.draining.load(Ordering::Relaxed) {
             true => Err(ApiError::draining()),
-            false => Ok(()),
+            // Before a driver is asked, which may have its state in the same place.
+            false => Ok(self.0.state_dir.admit()?),
         }
     }
 }

@@ -15,7 +15,7 @@ use super::{Api, convert};
 use crate::driver::{Capabilities, Driver};
 use crate::model::SandboxState;
 use crate::sandbox::admission::{ExecutionNeeds, Problems};
-use crate::sandbox::{Ended, Sandbox, SandboxView, is_settled};
+use crate::sandbox::{Ended, Sandbox, SandboxView, WishError, is_settled};
 
 const STOP_GRACE_DEFAULT: Duration = Duration::from_secs(10);
 
@@ -137,7 +137,7 @@ impl Api {
             0 => STOP_GRACE_DEFAULT,
             asked => Duration::from_millis(asked.min(STOP_GRACE_MAX_MS)),
         };
-        sandbox.stop(grace).await.map_err(ended(name))?;
+        sandbox.stop(grace).await.map_err(refused(name))?;
         let done = sandbox
             .wait_for(|view| is_settled(view.facts.state))
             .await
@@ -167,7 +167,7 @@ impl Api {
         }
         self.needs(&sandbox, "stop and start", |can| can.stop_start)?;
         let before = view.facts.state_time;
-        sandbox.start().await.map_err(ended(name))?;
+        sandbox.start().await.map_err(refused(name))?;
         let was_stopped = view.facts.state == SandboxState::Stopped;
         let done = sandbox
             .wait_for(|view| {
@@ -199,7 +199,13 @@ impl Api {
             found => found?,
         };
         let message = "deleted by request".to_owned();
-        if sandbox.delete("DELETED_BY_REQUEST", message).await.is_ok() && request.wait {
+        match sandbox.delete("DELETED_BY_REQUEST", message).await {
+            Ok(()) => {}
+            // By somebody else.
+            Err(WishError::Ended(_)) => return Ok(Response::new(wire::DeleteSandboxResponse {})),
+            Err(WishError::Store(error)) => return Err(ApiError::from(error).into()),
+        }
+        if request.wait {
             let gone = |view: &SandboxView| view.facts.state == SandboxState::Deleted;
             // Ended before we looked: that is what was waited for.
             let _gone = sandbox.wait_for(gone).await;
@@ -271,6 +277,14 @@ impl Api {
 /// The task is gone: so is the sandbox, or the gateway is on its way out.
 fn ended(name: &str) -> impl Fn(Ended) -> ApiError + '_ {
     move |_| ApiError::no_sandbox(name)
+}
+
+/// Nothing was done.
+fn refused(name: &str) -> impl Fn(WishError) -> ApiError + '_ {
+    move |error| match error {
+        WishError::Ended(_) => ApiError::no_sandbox(name),
+        WishError::Store(error) => error.into(),
+    }
 }
 
 fn failed(view: &SandboxView) -> ApiError {

@@ -33,6 +33,7 @@ impl Gateway for Api {
         request: Request<wire::GetInfoRequest>,
     ) -> Answer<wire::GetInfoResponse> {
         let caller = Caller::of(&request)?;
+        let trouble = self.0.state_dir.trouble();
         Ok(Response::new(wire::GetInfoResponse {
             version: env!("CARGO_PKG_VERSION").into(),
             gateway_id: self.0.gateway_id.clone(),
@@ -41,6 +42,11 @@ impl Gateway for Api {
             default_driver: self.0.default_driver.clone(),
             start_time_unix_ms: self.0.start_time.0,
             caller_uid: caller.uid,
+            state_dir_fix: trouble
+                .as_ref()
+                .map(|t| t.hint().to_owned())
+                .unwrap_or_default(),
+            state_dir_trouble: trouble.map(|t| t.to_string()).unwrap_or_default(),
         }))
     }
 

@@ -9,6 +9,7 @@ use tonic_types::{ErrorDetails, StatusExt};
 use crate::driver::{CallError, CallErrorKind, Violation};
 use crate::execution::{FindError, FollowError, StartError};
 use crate::sandbox::CreateError;
+use crate::state_dir::Trouble;
 use crate::store::StoreError;
 
 /// An error on its way to a caller.
@@ -155,6 +156,9 @@ impl From<CallError> for ApiError {
 
 impl From<StoreError> for ApiError {
     fn from(error: StoreError) -> Self {
+        if let Some(trouble) = error.trouble() {
+            return trouble.into();
+        }
         let text = error.to_string();
         match error {
             StoreError::NameTaken { .. } => Self::new(Code::AlreadyExists, "NAME_TAKEN", text)
@@ -163,14 +167,25 @@ impl From<StoreError> for ApiError {
                 Self::new(Code::AlreadyExists, "IDEMPOTENCY_KEY_REUSED", text)
                     .hint("use a new idempotency key for another request")
             }
-            StoreError::Full { .. } => Self::new(Code::ResourceExhausted, "STORE_FULL", text)
-                .hint("make room on the disk that holds the gateway's state"),
             other => {
                 tracing::error!(error = &other as &dyn std::error::Error, "store failed");
                 Self::new(Code::Internal, "STORE_FAILED", text)
                     .hint("see the gateway's log; `cofferdam doctor` checks the host")
             }
         }
+    }
+}
+
+impl From<Trouble> for ApiError {
+    fn from(trouble: Trouble) -> Self {
+        let (code, reason) = match trouble {
+            Trouble::Full { .. } => (Code::ResourceExhausted, "STATE_DIR_FULL"),
+            Trouble::ReadOnly { .. } => (Code::Unavailable, "STATE_DIR_READ_ONLY"),
+            Trouble::Failing { .. } => (Code::Unavailable, "STATE_DIR_FAILING"),
+        };
+        Self::new(code, reason, trouble.to_string())
+            .hint(trouble.hint())
+            .retry(Duration::from_secs(10))
     }
 }
 
@@ -184,6 +199,7 @@ impl From<CreateError> for ApiError {
                     )
                     .retry(Duration::from_secs(5))
             }
+            CreateError::StateDir(trouble) => trouble.into(),
             CreateError::Store(error) => error.into(),
         }
     }
@@ -197,6 +213,7 @@ impl From<StartError> for ApiError {
                     .hint("try again later, or raise executions.queue_max")
                     .retry(Duration::from_secs(1))
             }
+            StartError::StateDir(trouble) => trouble.into(),
             StartError::Sandbox(error) => error.into(),
             StartError::Store(error) => error.into(),
         }

@@ -15,6 +15,7 @@ use super::ending;
 use super::follow::Follow;
 use super::live::Live;
 use super::runner::{self, Channels, Seed, SeedPlace};
+use super::storing::STORE_RETRY;
 use super::{CONTROL_MAX, Execution, STDIN_QUEUE_MAX};
 use crate::driver::Registry;
 use crate::model::{
@@ -22,12 +23,14 @@ use crate::model::{
 };
 use crate::output::{OutputError, OutputLog, OutputReader};
 use crate::sandbox::{CreateError, NewSandbox, Sandbox, Sandboxes};
+use crate::state_dir::{StateDir, Trouble};
 use crate::store::{IdempotencyKey, Store, StoreError};
 
 /// What the directory is made of.
 #[derive(Debug)]
 pub struct ExecutionsOptions {
     pub store: Store,
+    pub state_dir: StateDir,
     pub drivers: Registry,
     pub sandboxes: Sandboxes,
     pub output_dir: PathBuf,
@@ -42,6 +45,7 @@ pub struct ExecutionsOptions {
 #[derive(Debug)]
 pub(super) struct Shared {
     pub(super) store: Store,
+    pub(super) state_dir: StateDir,
     pub(super) drivers: Registry,
     pub(super) sandboxes: Sandboxes,
     pub(super) permits: Arc<Semaphore>,
@@ -88,6 +92,9 @@ pub enum Place {
 pub enum StartError {
     #[error("{max} executions are running or queued already, the limit of this gateway")]
     QueueFull { max: usize },
+    /// Its record or its output could not be kept.
+    #[error(transparent)]
+    StateDir(#[from] Trouble),
     #[error(transparent)]
     Sandbox(#[from] CreateError),
     #[error(transparent)]
@@ -105,6 +112,7 @@ impl Executions {
         Self {
             shared: Arc::new(Shared {
                 store: options.store,
+                state_dir: options.state_dir,
                 drivers: options.drivers,
                 sandboxes: options.sandboxes,
                 permits: Arc::new(Semaphore::new(options.running_max)),
@@ -152,6 +160,7 @@ impl Executions {
         if self.count() >= max {
             return Err(StartError::QueueFull { max });
         }
+        self.shared.state_dir.admit()?;
         let permit = self.shared.permits.clone().try_acquire_owned().ok();
         new.facts.state = match permit {
             Some(_) => ExecutionState::Claiming,
@@ -303,9 +312,19 @@ impl Executions {
         facts.state = state;
         facts.ending = Some(ending);
         facts.end_time = UnixMillis::now();
-        if let Err(error) = self.shared.store.update_execution(&facts).await {
-            warn!(execution.id = %facts.id, %error, "the execution's record was not stored");
-        }
+        let Err(error) = self.shared.store.update_execution(&facts).await else {
+            return;
+        };
+        warn!(execution.id = %facts.id, %error, "its end is not on record yet");
+        // Nobody waits for it, but whoever looks should not find it running for ever.
+        let (store, cancel) = (self.shared.store.clone(), self.shared.cancel.clone());
+        self.shared
+            .tasks
+            .spawn(cancel.run_until_cancelled_owned(async move {
+                while store.update_execution(&facts).await.is_err() {
+                    tokio::time::sleep(STORE_RETRY).await;
+                }
+            }));
     }
 
     /// Waits until nobody is waiting for one that is unfinished, or until `deadline`. What goes on

@@ -6,11 +6,17 @@
 use cofferdam_proto::supervisor::v1::{self as wire, process_exited::Result as Exit};
 
 use crate::model::{Ending, ExecutionReason, ExecutionState, SandboxFacts, SandboxState};
+use crate::state_dir::Trouble;
+use crate::units::show_duration_ms;
 
 /// Why the gateway itself is ending the execution.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Kill {
-    Timeout { after_ms: u64 },
+    Timeout {
+        after_ms: u64,
+        /// It was waiting for its output to be stored.
+        stalled: Option<Trouble>,
+    },
     Canceled,
     CallerLeft,
 }
@@ -97,10 +103,27 @@ fn of_start_failure(failure: &wire::StartFailure) -> (ExecutionState, Ending) {
 
 fn killed(kill: &Kill) -> (ExecutionState, ExecutionReason, String) {
     match kill {
-        Kill::Timeout { after_ms } => (
+        Kill::Timeout {
+            after_ms,
+            stalled: None,
+        } => (
             ExecutionState::TimedOut,
             ExecutionReason::Timeout,
-            format!("still running after {after_ms} ms, its timeout"),
+            format!(
+                "still running after {}, its timeout",
+                show_duration_ms(*after_ms)
+            ),
+        ),
+        Kill::Timeout {
+            after_ms,
+            stalled: Some(trouble),
+        } => (
+            ExecutionState::TimedOut,
+            ExecutionReason::OutputNotStored,
+            format!(
+                "its timeout of {} passed while its output could not be stored: {trouble}",
+                show_duration_ms(*after_ms)
+            ),
         ),
         Kill::Canceled => (
             ExecutionState::Canceled,
@@ -209,7 +232,10 @@ mod tests {
     #[test]
     fn a_killed_process_that_exits_cleanly_is_still_timed_out() {
         let zero = exited(Some(Exit::ExitCode(0)));
-        let kill = Kill::Timeout { after_ms: 10 };
+        let kill = Kill::Timeout {
+            after_ms: 10,
+            stalled: None,
+        };
         let (state, ending) = of_exit(&zero, Some(&kill), false);
         assert_eq!(state, ExecutionState::TimedOut);
         assert_eq!(ending.exit_code, Some(0));

@@ -8,6 +8,7 @@ use super::Chunk;
 use super::live::{Live, PrimaryGuard};
 use crate::model::ExecutionFacts;
 use crate::output::{OutputError, OutputReader, Piece};
+use crate::state_dir::Trouble;
 
 /// Read from files in pieces of at most this.
 const PIECE_BYTES_MAX: usize = 256 * 1024;
@@ -23,6 +24,10 @@ pub enum Item {
     },
     /// A new state, not the last one.
     State(Arc<ExecutionFacts>),
+    /// Nothing can be stored now, and so it is held up.
+    Waiting(Trouble),
+    /// That is over.
+    Resumed,
     /// It has ended, and this was all of its output.
     Finished(Arc<ExecutionFacts>),
     /// It has not ended, and there is no more now.
@@ -46,6 +51,8 @@ pub struct Follow {
     live: Option<Arc<Live>>,
     end: Option<watch::Receiver<u64>>,
     primary: Option<PrimaryGuard>,
+    waiting: Option<watch::Receiver<Option<Trouble>>>,
+    told_to_wait: bool,
     told: Option<crate::model::ExecutionState>,
 }
 
@@ -58,7 +65,7 @@ impl Follow {
         offset: u64,
         primary: bool,
     ) -> Self {
-        let end = live.end();
+        let (end, waiting) = (live.end(), live.waiting());
         let primary = primary.then(|| live.become_primary(offset));
         Self {
             offset,
@@ -67,6 +74,8 @@ impl Follow {
             live: Some(live),
             end: Some(end),
             primary,
+            waiting: Some(waiting),
+            told_to_wait: false,
             told: None,
         }
     }
@@ -81,6 +90,8 @@ impl Follow {
             live: None,
             end: None,
             primary: None,
+            waiting: None,
+            told_to_wait: false,
             told: None,
         }
     }
@@ -94,11 +105,14 @@ impl Follow {
                 return Ok(item);
             }
             if facts.state.is_final() {
-                return Ok(Item::Finished(facts));
+                return Ok(self.missing_end(&facts).unwrap_or(Item::Finished(facts)));
             }
             if self.told != Some(facts.state) {
                 self.told = Some(facts.state);
                 return Ok(Item::State(facts));
+            }
+            if let Some(item) = self.notice() {
+                return Ok(item);
             }
             if !wait {
                 return Ok(Item::CaughtUp(facts));
@@ -139,12 +153,30 @@ impl Follow {
         Ok(Some(Item::Output(chunk)))
     }
 
+    /// What was let go of when it was ended: the record counts it and does not hold it.
+    fn missing_end(&mut self, facts: &ExecutionFacts) -> Option<Item> {
+        let length = facts.output.bytes.checked_sub(self.offset)?;
+        let offset = self.offset;
+        self.offset += length;
+        (length > 0).then_some(Item::Gap { offset, length })
+    }
+
+    fn notice(&mut self) -> Option<Item> {
+        let waiting = self.waiting.as_mut()?.borrow_and_update().clone();
+        if waiting.is_some() == self.told_to_wait {
+            return None;
+        }
+        self.told_to_wait = waiting.is_some();
+        Some(waiting.map_or(Item::Resumed, Item::Waiting))
+    }
+
     async fn changed(&mut self) -> Result<(), FollowError> {
-        let Some(end) = &mut self.end else {
+        let (Some(end), Some(waiting)) = (&mut self.end, &mut self.waiting) else {
             return Err(FollowError::ShuttingDown);
         };
         tokio::select! {
             _ = end.changed() => Ok(()),
+            _ = waiting.changed() => Ok(()),
             changed = self.facts.changed() => changed.map_err(|_| FollowError::ShuttingDown),
         }
     }

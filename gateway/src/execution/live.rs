@@ -11,6 +11,7 @@ use bytes::Bytes;
 use tokio::sync::watch;
 
 use crate::output::OutputStream;
+use crate::state_dir::Trouble;
 
 /// How far the runner may be ahead of a primary, and how much memory keeps for everyone else. It is
 /// what a caller who does not read holds in memory, so it is no more than keeps a stream flowing.
@@ -52,6 +53,8 @@ pub(super) struct Live {
     /// Offset after the last byte.
     end: watch::Sender<u64>,
     primary: watch::Sender<Primary>,
+    /// What keeps the runner from storing.
+    waiting: watch::Sender<Option<Trouble>>,
 }
 
 /// Who holds the runner up, and how far he has read.
@@ -71,6 +74,7 @@ impl Live {
             }),
             end: watch::Sender::new(end),
             primary: watch::Sender::new(Primary::default()),
+            waiting: watch::Sender::new(None),
         })
     }
 
@@ -115,6 +119,14 @@ impl Live {
 
     pub(super) fn primary(&self) -> watch::Receiver<Primary> {
         self.primary.subscribe()
+    }
+
+    pub(super) fn set_waiting(&self, trouble: Option<Trouble>) {
+        self.waiting.send_replace(trouble);
+    }
+
+    pub(super) fn waiting(&self) -> watch::Receiver<Option<Trouble>> {
+        self.waiting.subscribe()
     }
 
     /// Becomes the primary; an earlier one is none any more.

@@ -18,6 +18,7 @@ mod live;
 mod pump;
 mod runner;
 mod stdin;
+mod storing;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,6 +31,7 @@ pub use follow::{Follow, FollowError, Item};
 pub use live::Chunk;
 
 use crate::model::{ExecutionFacts, ExecutionId};
+use ending::Kill;
 use live::Live;
 
 /// Control requests that may wait for the runner.

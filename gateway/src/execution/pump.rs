@@ -16,6 +16,7 @@ use super::ending::{self, Kill};
 use super::link::Link;
 use super::live::{Chunk, Primary, WINDOW_BYTES};
 use super::runner::Runner;
+use super::storing::STORE_RETRY;
 use crate::callback::Session;
 use crate::model::{Ending, ExecutionState, UnixMillis};
 use crate::output::OutputStream;
@@ -25,8 +26,6 @@ use crate::sandbox::{Sandbox, SandboxView, is_settled};
 const KILL_PATIENCE: Duration = Duration::from_secs(15);
 /// The last events of a sandbox that has just ended may still be on their way.
 const LAST_WORDS: Duration = Duration::from_secs(2);
-/// The output could not be stored: the disk is full, say.
-const STORE_RETRY: Duration = Duration::from_secs(1);
 /// Signals and sizes that may wait to be sent.
 const CONTROL_WAITING_MAX: usize = 64;
 
@@ -64,6 +63,9 @@ impl Runner {
         loop {
             let seen = *primary.borrow_and_update();
             self.note_presence(seen);
+            if self.tree_is_dead && unstored.is_some() {
+                self.let_go(&mut unstored);
+            }
             // A dead tree writes no more: what it left is bounded, and its end is behind it.
             let may_read = unstored.is_none() && (self.tree_is_dead || !self.is_ahead_of(seen));
             let has_work = self.outbox.has_work(&self.stdin);
@@ -102,12 +104,16 @@ impl Runner {
                     unstored = unstored.take().and_then(|chunk| self.store(chunk));
                 }
                 () = at(last_words) => {
+                    self.let_go(&mut unstored);
                     let facts = sandbox.view().facts.clone();
                     return Pumped::Ended(self.without_report(&facts));
                 }
                 () = at(self.timeout_at) => self.begin_kill(self.timeout(), self.shared.cancel_grace, session),
                 () = at(self.absent_at) => self.begin_kill(Kill::CallerLeft, self.shared.cancel_grace, session),
-                () = at(self.kill_deadline) => return self.gave_up(),
+                () = at(self.kill_deadline) => {
+                    self.let_go(&mut unstored);
+                    return self.gave_up();
+                }
             }
             if unstored.is_some() && store_retry.is_none_or(|at| at <= Instant::now()) {
                 store_retry = Some(Instant::now() + STORE_RETRY);
@@ -179,11 +185,12 @@ impl Runner {
             self.timeout_at = Some(Instant::now() + timeout);
         }
         self.publish();
-        self.persist().await;
+        // If that cannot be stored: what is on record is enough to look for it.
+        let _retried_at_its_end = self.persist().await;
     }
 
     fn output(&mut self, output: wire::OutputData) -> Next {
-        let end = self.log.end_offset();
+        let end = self.received();
         if output.offset > end {
             // Never stored as if it were whole.
             let message = format!("output continues at {} after {end}", output.offset);
@@ -205,36 +212,16 @@ impl Runner {
         })
     }
 
-    /// Gives back what could not be stored; the process waits meanwhile.
-    fn store(&mut self, mut chunk: Chunk) -> Option<Chunk> {
-        let result = self.log.append(chunk.stream, &chunk.data);
-        let taken = usize::try_from(self.log.end_offset() - chunk.offset).unwrap_or(usize::MAX);
-        let rest = chunk.data.split_off(taken.min(chunk.data.len()));
-        let rest_offset = chunk.offset + chunk.data.len() as u64;
-        let stream = chunk.stream;
-        if !chunk.data.is_empty() {
-            self.live.push(chunk);
-            self.outbox.acknowledge(rest_offset);
-        }
-        let error = result.err()?;
-        warn!(execution.id = %self.facts.id, %error, "output was not stored; the process waits");
-        Some(Chunk {
-            offset: rest_offset,
-            stream,
-            data: rest,
-        })
-    }
-
     async fn exited(
         &mut self,
         exited: &wire::ProcessExited,
         sandbox: &Sandbox,
     ) -> (ExecutionState, Ending) {
-        if exited.output_bytes != self.log.end_offset() {
+        if exited.output_bytes != self.received() {
             let message = format!(
                 "the process wrote {} bytes, of which {} arrived",
                 exited.output_bytes,
-                self.log.end_offset()
+                self.received()
             );
             return ending::lost(message);
         }

@@ -21,6 +21,8 @@ use crate::model::{
 };
 use crate::output::OutputLog;
 use crate::sandbox::{NewSandbox, Sandbox, SandboxView, is_settled};
+use crate::state_dir::Trouble;
+use crate::units::show_bytes;
 
 /// How long a caller whose stream was cut may take to come back.
 const CALLER_ABSENCE: Duration = Duration::from_secs(10);
@@ -29,9 +31,6 @@ const RELINK_DELAY: Duration = Duration::from_millis(100);
 const RELINKS_MAX: u32 = 20;
 /// The supervisor answers at once, whatever the process does.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(15);
-/// An end that cannot be stored (the disk is full, say) is told all the same after this many tries.
-const FINISH_ATTEMPTS_MAX: u32 = 30;
-const FINISH_RETRY: Duration = Duration::from_secs(1);
 
 /// What the runner starts from.
 pub(super) struct Seed {
@@ -58,7 +57,7 @@ pub(super) struct Channels {
     pub(super) view: watch::Sender<Arc<ExecutionFacts>>,
 }
 
-type Final = (ExecutionState, Ending);
+pub(super) type Final = (ExecutionState, Ending);
 
 pub(super) struct Runner {
     pub(super) shared: Arc<Shared>,
@@ -82,6 +81,11 @@ pub(super) struct Runner {
     pub(super) kill_deadline: Option<Instant>,
     pub(super) absent_at: Option<Instant>,
     pub(super) oom_before: Option<u64>,
+    /// What keeps its output, or its record, from being stored.
+    pub(super) stalled: Option<Trouble>,
+    /// Output is not stored any more, only counted.
+    pub(super) is_discarding: bool,
+    pub(super) discarded: u64,
     stage_start: Instant,
     permit: Option<OwnedSemaphorePermit>,
 }
@@ -110,6 +114,9 @@ pub(super) async fn run(shared: Arc<Shared>, seed: Seed, channels: Channels) {
         kill_deadline: None,
         absent_at: None,
         oom_before: None,
+        stalled: None,
+        is_discarding: false,
+        discarded: 0,
         stage_start: Instant::now(),
         permit: seed.permit,
     };
@@ -140,13 +147,18 @@ impl Runner {
             }
             Err(end) => (self.shared.sandboxes.get(&self.facts.sandbox_id), end),
         };
-        self.finish(state, ending).await;
+        if !self.finish(state, ending).await {
+            self.persist_end_at_last().await;
+        }
         let Some(sandbox) = sandbox else {
             return;
         };
         if self.facts.one_shot {
             let message = format!("its execution {} has ended", self.facts.id);
-            let _gone_already = sandbox.delete("EXECUTION_ENDED", message).await;
+            if sandbox.dismiss("EXECUTION_ENDED", message).await.is_ok() {
+                // Gone already is fine, too.
+                let _gone = sandbox.leaving().await;
+            }
         } else {
             // From here on the store knows everything that the runner knows.
             self.shared.forget(&self.facts.id);
@@ -164,9 +176,8 @@ impl Runner {
         if self.facts.state == ExecutionState::Queued {
             self.facts.stages.queued_us = self.end_stage();
             self.facts.state = ExecutionState::Claiming;
+            self.persist_claim().await?;
             self.publish();
-            // From here on something may run: a later gateway has to look.
-            self.persist().await;
         }
         match place {
             SeedPlace::Existing(sandbox) => Ok(sandbox),
@@ -222,7 +233,7 @@ impl Runner {
     ) -> Pumped {
         let known = self.boot.is_some() || self.resumed;
         let first = if known {
-            attach_request(&self.facts, self.log.end_offset())
+            attach_request(&self.facts, self.received())
         } else {
             self.oom_before = sandbox
                 .view()
@@ -304,7 +315,7 @@ impl Runner {
 
     /// Waits for something while the caller may cancel, leave or send. A process that has been
     /// started is not given up by a kill: the kill waits for the session that can carry it out.
-    async fn interruptible<T>(
+    pub(super) async fn interruptible<T>(
         &mut self,
         what: impl Future<Output = T>,
         started: bool,
@@ -378,12 +389,6 @@ impl Runner {
         }
     }
 
-    pub(super) fn timeout(&self) -> Kill {
-        Kill::Timeout {
-            after_ms: self.facts.timeout_ms,
-        }
-    }
-
     pub(super) fn take_stdin(&mut self, piece: StdinPiece) {
         match piece {
             StdinPiece::Data { offset, data } => {
@@ -426,25 +431,20 @@ impl Runner {
         u64::try_from(spent.as_micros()).unwrap_or(u64::MAX)
     }
 
+    fn count_output(&mut self) {
+        self.facts.output.bytes = self.received();
+        self.facts.output.dropped_bytes = self.log.dropped() + self.discarded;
+    }
+
     pub(super) fn publish(&mut self) {
-        self.facts.output.bytes = self.log.end_offset();
-        self.facts.output.dropped_bytes = self.log.dropped();
+        self.count_output();
         self.channels
             .view
             .send_replace(Arc::new(self.facts.clone()));
     }
 
-    /// False: it is not stored.
-    pub(super) async fn persist(&self) -> bool {
-        let stored = self.shared.store.update_execution(&self.facts).await;
-        if let Err(error) = &stored {
-            warn!(execution.id = %self.facts.id, %error, "the execution's record was not stored");
-        }
-        stored.is_ok()
-    }
-
-    /// Stores the end before anybody hears of it.
-    async fn finish(&mut self, state: ExecutionState, ending: Ending) {
+    /// Stores the end before anybody hears of it. False: it was told first, and is not stored.
+    async fn finish(&mut self, state: ExecutionState, mut ending: Ending) -> bool {
         let spent = self.end_stage();
         match self.facts.state {
             ExecutionState::Queued => self.facts.stages.queued_us = spent,
@@ -453,8 +453,12 @@ impl Runner {
         }
         self.facts.state = state;
         self.facts.end_time = UnixMillis::now();
-        self.facts.output.bytes = self.log.end_offset();
-        self.facts.output.dropped_bytes = self.log.dropped();
+        self.count_output();
+        if self.discarded > 0 {
+            let bytes = show_bytes(self.discarded);
+            let more = format!("; the last {bytes} of its output were not stored");
+            ending.message.push_str(&more);
+        }
         info!(
             execution.id = %self.facts.id,
             sandbox.id = %self.facts.sandbox_id,
@@ -465,14 +469,10 @@ impl Runner {
             "execution ended"
         );
         self.facts.ending = Some(ending);
-        for _ in 0..FINISH_ATTEMPTS_MAX {
-            if self.persist().await {
-                break;
-            }
-            tokio::time::sleep(FINISH_RETRY).await;
-        }
+        let stored = self.persist_end().await;
         self.publish();
         self.permit = None;
+        stored
     }
 
     /// The supervisor's record is given back, off the caller's path.

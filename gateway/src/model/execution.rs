@@ -102,6 +102,7 @@ pub enum ExecutionReason {
     StartFailed,
     SupervisorLost,
     GatewayFault,
+    OutputNotStored,
 }
 
 impl ExecutionReason {
@@ -122,6 +123,7 @@ impl ExecutionReason {
             Self::StartFailed => "START_FAILED",
             Self::SupervisorLost => "SUPERVISOR_LOST",
             Self::GatewayFault => "GATEWAY_FAULT",
+            Self::OutputNotStored => "OUTPUT_NOT_STORED",
         }
     }
 }

@@ -3,6 +3,8 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::state_dir::Trouble;
+
 /// An operation on an output log failed. The log itself is unchanged by a failed append.
 #[derive(Debug, thiserror::Error)]
 pub enum OutputError {
@@ -26,6 +28,17 @@ pub enum OutputError {
 }
 
 impl OutputError {
+    /// As what it says of the state directory that the log is in.
+    pub fn trouble(&self, state_dir: &Path) -> Trouble {
+        match self {
+            Self::Full { source, .. } | Self::Io { source, .. } => Trouble::of(state_dir, source),
+            Self::Damaged { .. } => Trouble::Failing {
+                path: state_dir.to_owned(),
+                detail: self.to_string(),
+            },
+        }
+    }
+
     pub(super) fn io(operation: &'static str, path: &Path, source: io::Error) -> Self {
         let path = path.to_owned();
         match source.kind() {

@@ -16,6 +16,7 @@ use crate::driver::Registry;
 use crate::model::{
     DriverName, Environment, ExecutionFacts, SandboxFacts, SandboxId, SandboxName, Token,
 };
+use crate::state_dir::{StateDir, Trouble};
 use crate::store::{IdempotencyKey, Store, StoreError, StoredSandbox};
 
 /// What the directory is made of.
@@ -25,6 +26,7 @@ use crate::store::{IdempotencyKey, Store, StoreError, StoredSandbox};
 )]
 pub struct SandboxesOptions {
     pub store: Store,
+    pub state_dir: StateDir,
     pub drivers: Registry,
     pub token_store: Arc<dyn TokenStore>,
     pub runtime_dir: PathBuf,
@@ -49,6 +51,9 @@ pub struct NewSandbox {
 pub enum CreateError {
     #[error("this gateway holds {max} sandboxes already, its limit")]
     TooMany { max: usize },
+    /// Its record could not be kept.
+    #[error(transparent)]
+    StateDir(#[from] Trouble),
     #[error(transparent)]
     Store(#[from] StoreError),
 }
@@ -100,6 +105,7 @@ impl Sandboxes {
     pub fn new(options: SandboxesOptions) -> Self {
         let shared = Shared {
             store: options.store,
+            state_dir: options.state_dir,
             drivers: options.drivers,
             token_store: options.token_store,
             runtime_dir: options.runtime_dir,
@@ -189,7 +195,7 @@ impl Sandboxes {
         if self.shared.index.read(|entries| entries.by_id.len()) >= max {
             return Err(CreateError::TooMany { max });
         }
-        Ok(())
+        Ok(self.shared.state_dir.admit()?)
     }
 
     fn spawn_new(&self, new: NewSandbox, token: Token) -> Sandbox {

@@ -8,10 +8,12 @@ use tracing::warn;
 use super::calls::{self, CallContext};
 use super::state::{Effect, Event};
 use super::task::{Outcome, Task};
-use crate::model::{OperationId, Token, UnixMillis};
+use super::wishes;
+use crate::model::{OperationId, SandboxState, Token, UnixMillis};
+use crate::store::{Change, StoreError};
 
 /// The store may work again by then.
-const STORE_RETRY: Duration = Duration::from_secs(1);
+pub(super) const STORE_RETRY: Duration = Duration::from_secs(1);
 
 impl Task {
     pub(super) async fn perform(&mut self, effect: Effect) {
@@ -61,7 +63,10 @@ impl Task {
                 return;
             }
         }
-        let operation = self.begin_operation(effect).await;
+        let Some(operation) = self.begin_operation(effect).await else {
+            self.retry_at = Some(Instant::now() + STORE_RETRY);
+            return;
+        };
         let context = CallContext {
             driver: self.shared.drivers.get(&self.facts.driver),
             driver_name: self.facts.driver.clone(),
@@ -87,30 +92,29 @@ impl Task {
         self.driver_call = Some(handle);
     }
 
-    /// The intent is in the store before the driver hears of it.
-    async fn begin_operation(&mut self, effect: &Effect) -> OperationId {
-        let kind = match effect {
-            Effect::Create => "create",
-            Effect::Settle => "settle",
-            Effect::Start => "start",
-            Effect::Stop => "stop",
-            _ => "delete",
+    /// The intent is in the store before the driver hears of it. `None`: it is not.
+    async fn begin_operation(&mut self, effect: &Effect) -> Option<OperationId> {
+        let Some(kind) = wishes::kind(effect) else {
+            return Some(OperationId::generate());
         };
-        let operation = OperationId::generate();
-        // A create's intent is the stored record itself; looking changes nothing.
-        let changes = matches!(effect, Effect::Start | Effect::Stop | Effect::Delete);
-        if changes {
-            let begun = self
-                .shared
-                .store
-                .begin_operation(&operation, &self.facts.id, kind)
-                .await;
-            if let Err(error) = begun {
-                warn!(sandbox.id = %self.facts.id, %error, kind, "the intent was not stored");
-            }
-            self.operation = Some(operation.clone());
+        if let Some(begun) = self.begun.take_if(|begun| begun.kind == kind) {
+            self.operation = Some(begun.id.clone());
+            return Some(begun.id);
         }
-        operation
+        let operation = OperationId::generate();
+        let begun = self
+            .shared
+            .store
+            .begin_operation(&operation, &self.facts.id, kind)
+            .await;
+        if let Err(error) = begun {
+            self.not_stored(&error, "the intent");
+            if self.shared.state_dir.is_lasting() {
+                return None;
+            }
+        }
+        self.operation = Some(operation.clone());
+        Some(operation)
     }
 
     pub(super) async fn end_operation(&mut self) {
@@ -118,7 +122,7 @@ impl Task {
             return;
         };
         if let Err(error) = self.shared.store.finish_operation(&operation).await {
-            warn!(sandbox.id = %self.facts.id, %error, "the end of an operation was not stored");
+            self.not_stored(&error, "the end of an operation");
         }
     }
 
@@ -175,15 +179,39 @@ impl Task {
         self.booted_here || self.facts.ready_time == UnixMillis::default()
     }
 
-    /// When it is published as deleted, nothing of it is left and its name is free.
+    /// When it is published as deleted, nothing of it is left and its name is free. Before that,
+    /// nobody may hear that it is: its record would come back with the next start.
     async fn remove(&mut self) {
-        self.end_operation().await;
         if let Some(callback) = self.callback.take() {
             callback.close().await;
         }
-        if let Err(error) = self.shared.store.remove_sandbox(&self.facts.id).await {
-            warn!(sandbox.id = %self.facts.id, %error, "the record of a deleted sandbox was not removed");
+        let operation = self.operation.take();
+        let id = self.facts.id.clone();
+        let mut changes = vec![Change::RemoveSandbox(&id)];
+        changes.extend(operation.as_ref().map(Change::FinishOperation));
+        while let Err(error) = self.shared.store.apply(&changes).await {
+            self.not_stored(&error, "the removal");
+            if !self.shared.state_dir.is_lasting() {
+                break;
+            }
+            self.facts.state = SandboxState::Deleting;
+            self.facts.message = format!("nothing of it is left but its record: {error}");
+            self.publish();
+            let cancel = self.shared.cancel.clone();
+            tokio::select! {
+                // The next start finds the record, and deletes what is not there.
+                () = cancel.cancelled() => return,
+                () = tokio::time::sleep(STORE_RETRY) => {}
+            }
         }
+        self.facts.state = SandboxState::Deleted;
         self.shared.forget(&self.facts.id, self.facts.name.as_ref());
+    }
+
+    /// What is wrong with the machine is said once, and not by each sandbox.
+    pub(super) fn not_stored(&self, error: &StoreError, what: &str) {
+        if error.trouble().is_none() {
+            warn!(sandbox.id = %self.facts.id, %error, "{what} was not stored");
+        }
     }
 }

@@ -17,12 +17,13 @@ mod effects;
 mod readiness;
 mod state;
 mod task;
+mod wishes;
 
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -31,7 +32,8 @@ pub use directory::{CreateError, NewSandbox, Sandboxes, SandboxesOptions};
 use crate::callback::{Session, TokenStore};
 use crate::driver::Registry;
 use crate::model::{Handle, Observation, SandboxFacts, SandboxId, SandboxName, SandboxState};
-use crate::store::Store;
+use crate::state_dir::StateDir;
+use crate::store::{Store, StoreError};
 
 /// Requests wait for the task in a queue of this many; a caller beyond it waits in the API.
 const COMMANDS_MAX: usize = 16;
@@ -55,8 +57,16 @@ struct Slot {
     gone: bool,
 }
 
+/// What somebody wants of a sandbox, and who is to hear whether that is on record.
 #[derive(Debug)]
-enum Command {
+struct Command {
+    wish: Wish,
+    /// Without one, what cannot be stored now is tried again until it can.
+    reply: Option<oneshot::Sender<Result<(), StoreError>>>,
+}
+
+#[derive(Debug, Clone)]
+enum Wish {
     Stop {
         grace: Duration,
     },
@@ -70,6 +80,7 @@ enum Command {
 /// What every sandbox task needs.
 struct Shared {
     store: Store,
+    state_dir: StateDir,
     drivers: Registry,
     token_store: Arc<dyn TokenStore>,
     runtime_dir: PathBuf,
@@ -110,6 +121,16 @@ pub struct Sandbox {
 #[error("the sandbox is gone")]
 pub struct Ended;
 
+/// Nothing was done about a wish.
+#[derive(Debug, thiserror::Error)]
+pub enum WishError {
+    #[error(transparent)]
+    Ended(#[from] Ended),
+    /// Not even the intent could be stored.
+    #[error(transparent)]
+    Store(StoreError),
+}
+
 impl Sandbox {
     pub fn id(&self) -> &SandboxId {
         &self.id
@@ -138,17 +159,28 @@ impl Sandbox {
         Ok(found.clone())
     }
 
-    pub async fn stop(&self, grace: Duration) -> Result<(), Ended> {
-        self.send(Command::Stop { grace }).await
+    /// Returns once the intent is stored, as the two below do.
+    pub async fn stop(&self, grace: Duration) -> Result<(), WishError> {
+        self.wish(Wish::Stop { grace }).await
     }
 
-    pub async fn start(&self) -> Result<(), Ended> {
-        self.send(Command::Start).await
+    pub async fn start(&self) -> Result<(), WishError> {
+        self.wish(Wish::Start).await
     }
 
-    /// Returns once the sandbox is being deleted; the intent is stored then.
-    pub async fn delete(&self, reason: &'static str, message: String) -> Result<(), Ended> {
-        self.send(Command::Delete { reason, message }).await?;
+    pub async fn delete(&self, reason: &'static str, message: String) -> Result<(), WishError> {
+        self.wish(Wish::Delete { reason, message }).await
+    }
+
+    /// Has it deleted, now or as soon as the intent can be stored.
+    pub async fn dismiss(&self, reason: &'static str, message: String) -> Result<(), Ended> {
+        let wish = Wish::Delete { reason, message };
+        let command = Command { wish, reply: None };
+        self.commands.send(command).await.map_err(|_| Ended)
+    }
+
+    /// Waits until it is being deleted.
+    pub async fn leaving(&self) -> Result<(), Ended> {
         let leaving = |view: &SandboxView| {
             matches!(
                 view.facts.state,
@@ -158,8 +190,13 @@ impl Sandbox {
         self.wait_for(leaving).await.map(|_| ())
     }
 
-    async fn send(&self, command: Command) -> Result<(), Ended> {
-        self.commands.send(command).await.map_err(|_| Ended)
+    async fn wish(&self, wish: Wish) -> Result<(), WishError> {
+        let (reply, answer) = oneshot::channel();
+        let reply = Some(reply);
+        let command = Command { wish, reply };
+        self.commands.send(command).await.map_err(|_| Ended)?;
+        let answer = answer.await.map_err(|_| Ended)?;
+        answer.map_err(WishError::Store)
     }
 
     /// While the guard lives the sandbox is in use, and not idle.

@@ -14,8 +14,10 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
+use super::effects::STORE_RETRY;
 use super::readiness::SessionState;
 use super::state::{Call, Effect, Event, Seen, State, Wanted, step};
+use super::wishes::{Begun, Postponed};
 use super::{Command, SandboxView, Shared, Slot};
 use crate::callback::{Callback, CallbackOptions, Session, Tokens};
 use crate::model::{
@@ -65,6 +67,11 @@ pub(super) struct Task {
     pub(super) token: Token,
     pub(super) grace: Duration,
     pub(super) operation: Option<OperationId>,
+    /// On record together with the wish that it carries out.
+    pub(super) begun: Option<Begun>,
+    pub(super) postponed: Option<Postponed>,
+    /// What has changed since is not on record yet.
+    pub(super) store_again_at: Option<Instant>,
     pub(super) callback: Option<Callback>,
     pub(super) session: Option<Session>,
     pub(super) view: watch::Sender<Arc<SandboxView>>,
@@ -94,7 +101,8 @@ pub(super) async fn run(shared: Arc<Shared>, seed: Seed, mut channels: Channels)
     }
     while task.state.phase != SandboxState::Deleted {
         let (ready, retry, idle) = (task.ready_deadline, task.retry_at, task.idle_deadline());
-        let expire = task.expire_time();
+        let (expire, store_again) = (task.expire_time(), task.store_again_at);
+        let postponed = task.postponed.as_ref().map(|postponed| postponed.until);
         tokio::select! {
             () = channels.cancel.cancelled() => break,
             command = channels.commands.recv() => match command {
@@ -122,6 +130,8 @@ pub(super) async fn run(shared: Arc<Shared>, seed: Seed, mut channels: Channels)
             }
             () = wall_clock(expire) => task.expired().await,
             () = at(idle) => task.idle().await,
+            () = at(postponed) => task.postponed_is_due().await,
+            () = at(store_again) => task.persist().await,
         }
     }
     // Dropping the calls here leaves at most an unanswered, idempotent call, which a resumed
@@ -176,6 +186,9 @@ impl Task {
             token: seed.tokens.current.clone(),
             grace: Duration::from_secs(10),
             operation: None,
+            begun: None,
+            postponed: None,
+            store_again_at: None,
             callback: None,
             session: None,
             view,
@@ -224,7 +237,7 @@ impl Task {
         }
     }
 
-    async fn handle(&mut self, outcome: Outcome) {
+    pub(super) async fn handle(&mut self, outcome: Outcome) {
         if let Some(handle) = outcome.handle {
             self.facts.handle = Some(handle);
         }
@@ -234,6 +247,12 @@ impl Task {
         }
         let before = self.state.phase;
         let effects = step(&mut self.state, outcome.event);
+        self.sync_facts(before);
+        self.log_change(before);
+        self.carry_out(effects).await;
+    }
+
+    pub(super) fn log_change(&self, before: SandboxState) {
         if self.state.phase != before {
             info!(
                 sandbox.id = %self.facts.id,
@@ -245,7 +264,9 @@ impl Task {
                 "sandbox state"
             );
         }
-        self.sync_facts(before);
+    }
+
+    pub(super) async fn carry_out(&mut self, effects: Vec<Effect>) {
         // What was only observed may be seen before it is stored; what is about to be done may not.
         let acts = effects.iter().any(|effect| {
             matches!(
@@ -264,7 +285,7 @@ impl Task {
         }
     }
 
-    fn sync_facts(&mut self, before: SandboxState) {
+    pub(super) fn sync_facts(&mut self, before: SandboxState) {
         self.facts.state = self.state.phase;
         self.facts.reason.clone_from(&self.state.reason);
         self.facts.message.clone_from(&self.state.message);
@@ -280,7 +301,7 @@ impl Task {
         }
     }
 
-    fn publish(&self) {
+    pub(super) fn publish(&self) {
         let session = self
             .session
             .clone()
@@ -299,11 +320,16 @@ impl Task {
             .unwrap_or_default()
     }
 
+    /// What was seen goes on, stored or not; the record catches up.
     pub(super) async fn persist(&mut self) {
-        if let Err(error) = self.shared.store.update_sandbox(&self.facts).await {
-            // What runs goes on; the record catches up with the next change.
-            warn!(sandbox.id = %self.facts.id, %error, "the sandbox's record was not stored");
-        }
+        let stored = self.shared.store.update_sandbox(&self.facts).await;
+        self.store_again_at = match stored {
+            Ok(()) => None,
+            Err(error) => {
+                self.not_stored(&error, "the sandbox's record");
+                Some(Instant::now() + STORE_RETRY)
+            }
+        };
     }
 
     async fn child_ended(&mut self, done: Result<(Id, Outcome), JoinError>) {
@@ -383,44 +409,20 @@ impl Task {
         }
     }
 
-    async fn command(&mut self, command: Command) {
-        let event = match command {
-            Command::Stop { grace } => {
-                self.grace = grace;
-                Event::Stop
-            }
-            Command::Start => Event::Start,
-            Command::Delete { reason, message } => Event::Delete { reason, message },
-        };
-        self.handle(Outcome::event(event)).await;
-    }
-
     fn activity_changed(&mut self, count: u32) {
         self.idle_since = (count == 0).then(Instant::now);
     }
 
     fn idle_deadline(&self) -> Option<Instant> {
-        let ready = self.state.phase == SandboxState::Ready;
+        let ready = self.state.phase == SandboxState::Ready && self.postponed.is_none();
         let patience = Duration::from_millis(self.facts.idle_timeout_ms);
         let since = self.idle_since.filter(|_| ready && !patience.is_zero())?;
         Some(since + patience)
     }
 
-    async fn idle(&mut self) {
-        let message = format!("unused for {} ms", self.facts.idle_timeout_ms);
-        let reason = "IDLE_TIMEOUT";
-        self.handle(Outcome::event(Event::Delete { reason, message }))
-            .await;
-    }
-
     fn expire_time(&self) -> Option<UnixMillis> {
-        (self.state.wanted != Wanted::Gone).then_some(self.facts.spec.expire_time)
-    }
-
-    async fn expired(&mut self) {
-        let (reason, message) = ("DEADLINE", "its lifetime has passed".to_owned());
-        self.handle(Outcome::event(Event::Delete { reason, message }))
-            .await;
+        let is_due = self.state.wanted != Wanted::Gone && self.postponed.is_none();
+        is_due.then_some(self.facts.spec.expire_time)
     }
 }
 

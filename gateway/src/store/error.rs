@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::{KeyUse, migrate};
 use crate::model::SandboxName;
+use crate::state_dir::Trouble;
 
 /// An operation on the store failed; nothing of it was stored.
 #[derive(Debug, thiserror::Error)]
@@ -23,6 +24,9 @@ pub enum StoreError {
     /// The operator: permissions or a read-only file system.
     #[error("the store {} cannot be written", path.display())]
     ReadOnly { path: PathBuf },
+    /// The operator: the disk.
+    #[error("the store {} cannot be read or written: {detail}", path.display())]
+    Failing { path: PathBuf, detail: String },
     /// The operator: restore the backup, if there is one.
     #[error("the store {} is damaged: {detail}{}", path.display(), backup_hint(.backup))]
     Corrupt {
@@ -77,12 +81,35 @@ impl StoreError {
             (_, sqlx::Error::PoolClosed | sqlx::Error::WorkerCrashed) => Self::Closed,
             (Some(SQLITE_FULL), _) => Self::Full { path },
             (Some(SQLITE_READONLY | SQLITE_PERM), _) => Self::ReadOnly { path },
+            (Some(SQLITE_IOERR), _) => Self::Failing {
+                detail: source.to_string(),
+                path,
+            },
             (Some(SQLITE_CORRUPT | SQLITE_NOTADB), _) => Self::Corrupt {
                 backup: migrate::newest_backup(&path),
                 detail: source.to_string(),
                 path,
             },
             _ => Self::Query { operation, source },
+        }
+    }
+
+    /// Something about the machine and not about the change: the same one may be stored later.
+    pub fn trouble(&self) -> Option<Trouble> {
+        let directory = |path: &Path| path.parent().unwrap_or(path).to_owned();
+        match self {
+            Self::Full { path } => Some(Trouble::Full {
+                path: directory(path),
+                left_bytes: None,
+            }),
+            Self::ReadOnly { path } => Some(Trouble::ReadOnly {
+                path: directory(path),
+            }),
+            Self::Failing { path, detail } => Some(Trouble::Failing {
+                path: directory(path),
+                detail: detail.clone(),
+            }),
+            _ => None,
         }
     }
 
@@ -101,6 +128,7 @@ impl StoreError {
 // From <https://www.sqlite.org/rescode.html>.
 const SQLITE_PERM: u32 = 3;
 const SQLITE_READONLY: u32 = 8;
+const SQLITE_IOERR: u32 = 10;
 const SQLITE_CORRUPT: u32 = 11;
 const SQLITE_FULL: u32 = 13;
 const SQLITE_NOTADB: u32 = 26;

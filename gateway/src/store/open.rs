@@ -17,6 +17,7 @@ use tokio_util::task::TaskTracker;
 use super::checkpoint::{self, Pending};
 use super::writer::Writer;
 use super::{StoreError, migrate};
+use crate::state_dir::StateDir;
 
 /// Another process, a backup tool for instance, may lock the file for a moment.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
@@ -65,11 +66,16 @@ impl Store {
     ///
     /// A damaged store and one that a newer gateway has written are refused and left as they are.
     pub async fn open(path: &Path) -> Result<Self, StoreError> {
-        Self::open_as(path, Durability::Lasting).await
+        let directory = path.parent().unwrap_or(path);
+        Self::open_as(path, Durability::Lasting, StateDir::temporary(directory)).await
     }
 
-    /// As [`Self::open`], for what it has to survive.
-    pub async fn open_as(path: &Path, durability: Durability) -> Result<Self, StoreError> {
+    /// As [`Self::open`], for what it has to survive, in a directory that is watched.
+    pub async fn open_as(
+        path: &Path,
+        durability: Durability,
+        state_dir: StateDir,
+    ) -> Result<Self, StoreError> {
         let is_new = prepare_files(path)?;
         let wanted = match durability {
             Durability::Lasting => SqliteSynchronous::Normal,
@@ -125,7 +131,7 @@ impl Store {
         );
         let tasks = TaskTracker::new();
         tasks.spawn(checkpoints);
-        let writer = Writer::start(connection, path.to_owned(), pending, &tasks);
+        let writer = Writer::start(connection, path.to_owned(), state_dir, pending, &tasks);
         Ok(Self {
             inner: Arc::new(Inner {
                 path: path.to_owned(),

@@ -4,7 +4,7 @@ use sqlx::Row as _;
 use sqlx::sqlite::SqliteRow;
 
 use super::changes::{statement, time};
-use super::writer::Statement;
+use super::writer::{Statement, Urgency};
 use super::{Change, IdempotencyKey, KeyUse, Store, StoreError, StoredSandbox, records};
 use crate::model::{ExecutionFacts, SandboxFacts, SandboxId, Token, UnixMillis};
 
@@ -118,7 +118,7 @@ impl Store {
             must_change: None,
         };
         self.writer()
-            .write("remove old keys from", vec![statement])
+            .write("remove old keys from", Urgency::OfWhatRuns, vec![statement])
             .await
     }
 
@@ -131,7 +131,11 @@ impl Store {
             return Ok(());
         }
         let statements = changes.iter().map(statement).collect::<Result<_, _>>()?;
-        self.writer().write(operation, statements).await
+        let urgency = match changes.iter().any(is_new_work) {
+            true => Urgency::NewWork,
+            false => Urgency::OfWhatRuns,
+        };
+        self.writer().write(operation, urgency, statements).await
     }
 
     /// Puts the caller's name and key into the errors that are about them.
@@ -164,6 +168,13 @@ impl Store {
             (outcome, _) => outcome,
         }
     }
+}
+
+fn is_new_work(change: &Change<'_>) -> bool {
+    matches!(
+        change,
+        Change::InsertSandbox(..) | Change::InsertExecution(_) | Change::UseKey(..)
+    )
 }
 
 fn sandbox(

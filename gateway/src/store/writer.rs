@@ -12,6 +12,7 @@ use tokio_util::task::TaskTracker;
 
 use super::StoreError;
 use super::checkpoint::Pending;
+use crate::state_dir::StateDir;
 
 /// Writes that wait for the writer. Enough for every task to have one under way; more than that
 /// makes the callers wait, which is how a slow disk is felt.
@@ -37,10 +38,20 @@ pub(super) enum Value {
     Blob(Vec<u8>),
 }
 
+/// May a change have the room that is kept for when there is none?
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Urgency {
+    /// It can be refused.
+    NewWork,
+    /// It has happened, or it makes room.
+    OfWhatRuns,
+}
+
 /// Statements that take effect together or not at all.
 #[derive(Debug)]
 struct Job {
     operation: &'static str,
+    urgency: Urgency,
     statements: Vec<Statement>,
     reply: oneshot::Sender<Result<(), StoreError>>,
 }
@@ -62,22 +73,30 @@ impl Writer {
     pub(super) fn start(
         connection: SqliteConnection,
         path: PathBuf,
+        state_dir: StateDir,
         pending: Pending,
         tasks: &TaskTracker,
     ) -> Self {
         let (queue, messages) = mpsc::channel(QUEUE_MAX);
-        tasks.spawn(run(connection, path, pending, messages));
+        let disk = Disk {
+            connection,
+            path,
+            state_dir,
+        };
+        tasks.spawn(run(disk, pending, messages));
         Self { queue }
     }
 
     pub(super) async fn write(
         &self,
         operation: &'static str,
+        urgency: Urgency,
         statements: Vec<Statement>,
     ) -> Result<(), StoreError> {
         let (reply, outcome) = oneshot::channel();
         let job = Job {
             operation,
+            urgency,
             statements,
             reply,
         };
@@ -96,12 +115,14 @@ impl Writer {
     }
 }
 
-async fn run(
-    mut connection: SqliteConnection,
+/// Where it is written to.
+struct Disk {
+    connection: SqliteConnection,
     path: PathBuf,
-    pending: Pending,
-    mut messages: mpsc::Receiver<Message>,
-) {
+    state_dir: StateDir,
+}
+
+async fn run(mut disk: Disk, pending: Pending, mut messages: mpsc::Receiver<Message>) {
     let mut received = Vec::with_capacity(GROUP_MAX);
     let mut closers = Vec::new();
     while messages.recv_many(&mut received, GROUP_MAX).await > 0 {
@@ -116,10 +137,10 @@ async fn run(
             }
         }
         pending.add(jobs.len() as u64);
-        write(&mut connection, &path, jobs).await;
+        write(&mut disk, jobs).await;
     }
-    if let Err(error) = connection.close().await {
-        tracing::warn!(store = %path.display(), %error, "the store did not close cleanly");
+    if let Err(error) = disk.connection.close().await {
+        tracing::warn!(store = %disk.path.display(), %error, "the store did not close cleanly");
     }
     for done in closers {
         let _ = done.send(());
@@ -128,8 +149,9 @@ async fn run(
 
 /// All jobs in one transaction. If anything is wrong with any, each on its own, so that only the
 /// guilty one fails.
-async fn write(connection: &mut SqliteConnection, path: &std::path::Path, jobs: Vec<Job>) {
-    if jobs.len() > 1 && together(connection, &jobs).await {
+async fn write(disk: &mut Disk, jobs: Vec<Job>) {
+    if jobs.len() > 1 && together(&mut disk.connection, &jobs).await {
+        disk.state_dir.wrote();
         for job in jobs {
             // The caller may be gone; what it wanted is done.
             let _ = job.reply.send(Ok(()));
@@ -137,12 +159,40 @@ async fn write(connection: &mut SqliteConnection, path: &std::path::Path, jobs: 
         return;
     }
     for job in jobs {
-        let outcome = alone(connection, &job.statements).await;
-        let outcome = outcome.map_err(|failure| match failure {
-            Failure::NotFound(what, id) => StoreError::NotFound { what, id },
-            Failure::Sql(source) => StoreError::query(job.operation, path, source),
-        });
+        let outcome = disk.write(&job).await;
         let _ = job.reply.send(outcome);
+    }
+}
+
+impl Disk {
+    /// Tries again with the reserve, for what cannot be refused.
+    async fn write(&mut self, job: &Job) -> Result<(), StoreError> {
+        let mut outcome = self.try_write(job).await;
+        if let Err(error @ StoreError::Full { .. }) = &outcome {
+            self.note(error);
+            if job.urgency == Urgency::OfWhatRuns && self.state_dir.release_reserve() {
+                outcome = self.try_write(job).await;
+            }
+        }
+        match &outcome {
+            Ok(()) => self.state_dir.wrote(),
+            Err(error) => self.note(error),
+        }
+        outcome
+    }
+
+    fn note(&self, error: &StoreError) {
+        if let Some(trouble) = error.trouble() {
+            self.state_dir.failed(&trouble);
+        }
+    }
+
+    async fn try_write(&mut self, job: &Job) -> Result<(), StoreError> {
+        let outcome = alone(&mut self.connection, &job.statements).await;
+        outcome.map_err(|failure| match failure {
+            Failure::NotFound(what, id) => StoreError::NotFound { what, id },
+            Failure::Sql(source) => StoreError::query(job.operation, &self.path, source),
+        })
     }
 }
 

@@ -21,6 +21,11 @@ pub struct GetInfoResponse {
     /// Who the gateway takes the caller for.
     #[prost(uint32, tag = "7")]
     pub caller_uid: u32,
+    /// What is wrong with the gateway's state directory (it is full, as a rule), and what to do. Empty: nothing.
+    #[prost(string, tag = "8")]
+    pub state_dir_trouble: ::prost::alloc::string::String,
+    #[prost(string, tag = "9")]
+    pub state_dir_fix: ::prost::alloc::string::String,
 }
 /// What a caller asks for. 0, "" and absent: the gateway's default, which the sandbox's `spec` shows.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -414,7 +419,7 @@ pub struct Resize {
 pub struct CancelNow {}
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ExecuteEvent {
-    #[prost(oneof = "execute_event::Event", tags = "1, 2, 3, 4, 5, 6")]
+    #[prost(oneof = "execute_event::Event", tags = "1, 2, 3, 4, 5, 6, 7")]
     pub event: ::core::option::Option<execute_event::Event>,
 }
 /// Nested message and enum types in `ExecuteEvent`.
@@ -435,6 +440,64 @@ pub mod execute_event {
         StdinOffset(u64),
         #[prost(message, tag = "6")]
         Finished(super::Execution),
+        #[prost(message, tag = "7")]
+        Notice(super::Notice),
+    }
+}
+/// Something for people about an execution that goes on.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Notice {
+    #[prost(enumeration = "notice::Kind", tag = "1")]
+    pub kind: i32,
+    /// One sentence, and what to do.
+    #[prost(string, tag = "2")]
+    pub message: ::prost::alloc::string::String,
+    #[prost(string, tag = "3")]
+    pub hint: ::prost::alloc::string::String,
+}
+/// Nested message and enum types in `Notice`.
+pub mod notice {
+    #[derive(
+        Clone,
+        Copy,
+        Debug,
+        PartialEq,
+        Eq,
+        Hash,
+        PartialOrd,
+        Ord,
+        ::prost::Enumeration
+    )]
+    #[repr(i32)]
+    pub enum Kind {
+        Unspecified = 0,
+        /// The gateway cannot store its output, or how it ended, now: the state directory is full, as a rule. Nothing is lost; the
+        /// command is held up once its buffers are full, and its timeout goes on counting. Comes once, when that begins.
+        StorageWaiting = 1,
+        /// That is over.
+        StorageResumed = 2,
+    }
+    impl Kind {
+        /// String value of the enum field names used in the ProtoBuf definition.
+        ///
+        /// The values are not transformed in any way and thus are considered stable
+        /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+        pub fn as_str_name(&self) -> &'static str {
+            match self {
+                Self::Unspecified => "KIND_UNSPECIFIED",
+                Self::StorageWaiting => "STORAGE_WAITING",
+                Self::StorageResumed => "STORAGE_RESUMED",
+            }
+        }
+        /// Creates an enum from field names used in the ProtoBuf definition.
+        pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+            match value {
+                "KIND_UNSPECIFIED" => Some(Self::Unspecified),
+                "STORAGE_WAITING" => Some(Self::StorageWaiting),
+                "STORAGE_RESUMED" => Some(Self::StorageResumed),
+                _ => None,
+            }
+        }
     }
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -977,6 +1040,9 @@ pub enum ExecutionReason {
     /// The supervisor or the platform went away under it.
     ReasonSupervisorLost = 13,
     ReasonGatewayFault = 14,
+    /// It reached its timeout while the gateway could not store its output, which held it up: `message` says why (the state
+    /// directory is full, as a rule). What had not been stored counts as dropped.
+    ReasonOutputNotStored = 15,
 }
 impl ExecutionReason {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -1000,6 +1066,7 @@ impl ExecutionReason {
             Self::ReasonStartFailed => "REASON_START_FAILED",
             Self::ReasonSupervisorLost => "REASON_SUPERVISOR_LOST",
             Self::ReasonGatewayFault => "REASON_GATEWAY_FAULT",
+            Self::ReasonOutputNotStored => "REASON_OUTPUT_NOT_STORED",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -1020,6 +1087,7 @@ impl ExecutionReason {
             "REASON_START_FAILED" => Some(Self::ReasonStartFailed),
             "REASON_SUPERVISOR_LOST" => Some(Self::ReasonSupervisorLost),
             "REASON_GATEWAY_FAULT" => Some(Self::ReasonGatewayFault),
+            "REASON_OUTPUT_NOT_STORED" => Some(Self::ReasonOutputNotStored),
             _ => None,
         }
     }
@@ -1295,7 +1363,8 @@ pub mod gateway_client {
                 .insert(GrpcMethod::new("cofferdam.gateway.v1.Gateway", "WatchSandbox"));
             self.inner.server_streaming(req, path, codec).await
         }
-        /// Both idempotent. They answer when it is done, or at the caller's deadline while work goes on.
+        /// Both idempotent. They answer when it is done, or at the caller's deadline while work goes on. They, and a delete, are
+        /// refused with STATE_DIR_FULL (or its kin) when not even the intent can be stored; then nothing has changed.
         pub async fn stop_sandbox(
             &mut self,
             request: impl tonic::IntoRequest<super::StopSandboxRequest>,
@@ -1861,7 +1930,8 @@ pub mod gateway_server {
             tonic::Response<Self::WatchSandboxStream>,
             tonic::Status,
         >;
-        /// Both idempotent. They answer when it is done, or at the caller's deadline while work goes on.
+        /// Both idempotent. They answer when it is done, or at the caller's deadline while work goes on. They, and a delete, are
+        /// refused with STATE_DIR_FULL (or its kin) when not even the intent can be stored; then nothing has changed.
         async fn stop_sandbox(
             &self,
             request: tonic::Request<super::StopSandboxRequest>,

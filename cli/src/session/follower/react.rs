@@ -13,6 +13,7 @@ use crate::session::cursor::Chunk;
 use crate::session::missing_output;
 use crate::session::signals::{Action, Incoming};
 use crate::session::terminal::{self, RawMode};
+use crate::view::execution;
 
 impl Follower<'_> {
     pub(super) fn on_accepted(&mut self, accepted: Accepted) -> Result<(), CommandError> {
@@ -73,6 +74,7 @@ impl Follower<'_> {
             Event::Output(output) => chunk = self.cursor.output(output),
             Event::Gap(gap) => self.cursor.gap(&gap),
             Event::StdinOffset(offset) => self.stdin.window.taken(offset),
+            Event::Notice(notice) => self.ui.remark(&execution::notice(&notice)),
             Event::Accepted(_) | Event::Finished(_) => {}
         }
         let missing = self.cursor.take_missing();

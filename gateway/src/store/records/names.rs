@@ -72,6 +72,7 @@ names!(execution_reason, ExecutionReason {
     StartFailed => "START_FAILED",
     SupervisorLost => "SUPERVISOR_LOST",
     GatewayFault => "GATEWAY_FAULT",
+    OutputNotStored => "OUTPUT_NOT_STORED",
 });
 
 names!(observed_state, ObservedState {

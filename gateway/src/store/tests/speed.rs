@@ -92,7 +92,13 @@ async fn opening_is_measured() {
     for (what, name, durability) in cases {
         let path = home.path().join(name);
         let start = std::time::Instant::now();
-        let store = Store::open_as(&path, durability).await.unwrap();
+        let store = Store::open_as(
+            &path,
+            durability,
+            crate::state_dir::StateDir::temporary(home.path()),
+        )
+        .await
+        .unwrap();
         let opened = start.elapsed();
         let start = std::time::Instant::now();
         store.close().await;
