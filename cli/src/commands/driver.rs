@@ -2,8 +2,8 @@
 
 use cofferdam_proto::gateway::v1::{Driver, GetDriverRequest, ListDriversRequest};
 
-use super::DONE;
 use super::version::info;
+use super::{DONE, driver_conformance};
 use crate::cli::Global;
 use crate::connect::{self, Client, QUERY, within};
 use crate::error::CommandError;
@@ -11,7 +11,7 @@ use crate::render::{Cell, table};
 use crate::ui::Ui;
 use crate::view::driver::{DriverView, condition, isolation, lines, trouble};
 
-/// Show the drivers of the gateway.
+/// Show the drivers of the gateway, or try one that has none yet.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     #[command(subcommand)]
@@ -27,13 +27,14 @@ enum Command {
         /// As the gateway calls it.
         name: String,
     },
+    Conformance(driver_conformance::Args),
 }
 
 pub(crate) async fn run(args: Args, global: &Global, ui: &Ui) -> Result<u8, CommandError> {
-    let client = connect::client(global)?;
     match args.command {
-        Command::Ls => ls(client, ui).await,
-        Command::Inspect { name } => inspect(client, name, ui).await,
+        Command::Ls => ls(connect::client(global)?, ui).await,
+        Command::Inspect { name } => inspect(connect::client(global)?, name, ui).await,
+        Command::Conformance(args) => driver_conformance::run(args, ui).await,
     }
 }
 

@@ -7,6 +7,7 @@ pub(crate) mod cp;
 pub(crate) mod create;
 pub(crate) mod doctor;
 pub(crate) mod driver;
+pub(crate) mod driver_conformance;
 pub(crate) mod exec;
 pub(crate) mod inspect;
 pub(crate) mod kill;

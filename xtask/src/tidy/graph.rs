@@ -142,7 +142,13 @@ fn allowed(folder: &str) -> Option<&'static [&'static str]> {
     match folder {
         "proto" | "xtask" => Some(&[]),
         "gateway" | "supervisor" | "driver-sdk" => Some(&["cofferdam-proto"]),
-        "cli" => Some(&["cofferdam-proto", "cofferdam-gateway"]),
+        // It speaks for the gateway, with the gateway's own transport.
+        "tests/conformance" => Some(&["cofferdam-proto", "cofferdam-gateway"]),
+        "cli" => Some(&[
+            "cofferdam-proto",
+            "cofferdam-gateway",
+            "cofferdam-conformance",
+        ]),
         _ if folder.starts_with("drivers/") => Some(&["cofferdam-proto", "cofferdam-driver-sdk"]),
         _ => None,
     }

@@ -1,0 +1,158 @@
+//! DeleteSandbox: legal in every state, and nothing is left.
+
+use std::time::Duration;
+
+use cofferdam_proto::compute::v1::SandboxState;
+use futures_util::future::join_all;
+
+use crate::case::{Case, Verdict, ensure, run};
+use crate::needs::Need;
+use crate::process::{Process, shell};
+use crate::suite::Suite;
+use crate::watcher::Watcher;
+
+pub(super) const CASES: &[Case] = &[
+    Case {
+        id: "core.delete.unknown",
+        source: "DeleteSandbox",
+        says: "OK for an id that is not known, or not any more.",
+        fix: "answer OK when there is nothing to delete",
+        needs: &[],
+        run: run!(unknown),
+    },
+    Case {
+        id: "core.delete.running",
+        source: "DeleteSandbox",
+        says: "Removes it with all that belongs to it, and answers when nothing is left.",
+        fix: "answer only after the platform says that it is gone",
+        needs: &[],
+        run: run!(running),
+    },
+    Case {
+        id: "core.delete.stubborn",
+        source: "DeleteSandbox",
+        says: "Removes it with all that belongs to it, also processes that do not want to end.",
+        fix: "kill the whole sandbox, not only its first process",
+        needs: &[Need::Supervised],
+        run: run!(stubborn),
+    },
+    Case {
+        id: "core.delete.stopped",
+        source: "DeleteSandbox",
+        says: "Legal in every state: STOPPED.",
+        fix: "remove what a stopped sandbox keeps, too",
+        needs: &[Need::StopStart],
+        run: run!(stopped),
+    },
+    Case {
+        id: "core.delete.creating",
+        source: "DeleteSandbox",
+        says: "Legal while it is being created: it takes over from any other operation, which ends \
+               with ABORTED.",
+        fix: "stop the pending operation of this sandbox, then delete what it has made",
+        needs: &[],
+        run: run!(creating),
+    },
+    Case {
+        id: "core.delete.twice",
+        source: "rule 3",
+        says: "Every RPC may come twice, at any time: a repeated delete is OK.",
+        fix: "answer OK when another call has deleted it",
+        needs: &[],
+        run: run!(twice),
+    },
+];
+
+async fn unknown(suite: Suite) -> Verdict {
+    let driver = suite.driver().await?;
+    let id = format!("conf-{}", crate::random::word());
+    driver.delete(&id).await?;
+    driver.delete(&id).await?;
+    Ok(())
+}
+
+async fn running(suite: Suite) -> Verdict {
+    let driver = suite.driver().await?;
+    let subject = suite.subject()?;
+    subject.ready(&driver).await?;
+    let session = subject
+        .callback
+        .as_ref()
+        .and_then(|callback| callback.current());
+    driver.delete(&subject.id).await?;
+    subject.must_be_gone(&driver).await?;
+    match session {
+        Some(session) => subject.must_be_silent(&session).await,
+        None => Ok(()),
+    }
+}
+
+async fn stubborn(suite: Suite) -> Verdict {
+    let driver = suite.driver().await?;
+    let subject = suite.subject()?;
+    subject.ready(&driver).await?;
+    let session = subject.session().await?;
+    let script = "trap '' TERM INT HUP QUIT; (trap '' TERM HUP; sleep 600) & echo up; sleep 600";
+    let mut process = Process::start(&suite, &session, shell(script)).await?;
+    process.read_until("up").await?;
+    driver.delete(&subject.id).await?;
+    subject.must_be_gone(&driver).await?;
+    subject.must_be_silent(&session).await
+}
+
+async fn stopped(suite: Suite) -> Verdict {
+    let driver = suite.driver().await?;
+    let subject = suite.subject()?;
+    subject.ready(&driver).await?;
+    let sandbox = driver.stop(&subject.id, 1000).await?;
+    ensure!(
+        sandbox.state() == SandboxState::Stopped,
+        "StopSandbox answered with {}",
+        sandbox.state().as_str_name()
+    );
+    driver.delete(&subject.id).await?;
+    subject.must_be_gone(&driver).await
+}
+
+async fn creating(suite: Suite) -> Verdict {
+    let driver = suite.driver().await?;
+    let mut watcher = Watcher::synced(&suite, &driver).await?;
+    for pause_ms in [0, 2, 10, 50] {
+        let subject = suite.subject()?;
+        let once = driver.once();
+        let create = subject.create(&once);
+        let delete = async {
+            tokio::time::sleep(Duration::from_millis(pause_ms)).await;
+            driver.delete(&subject.id).await
+        };
+        let (created, deleted) = tokio::join!(create, delete);
+        deleted?;
+        match created {
+            // The create came after the delete, or before it.
+            Ok(_) => driver.delete(&subject.id).await?,
+            Err(refused) => ensure!(
+                refused.code() == Some(tonic::Code::Aborted),
+                "the create that the delete took over from: {refused}; ABORTED was expected"
+            ),
+        }
+        subject.must_be_gone(&driver).await?;
+        // Nothing may come back after that.
+        let next = watcher.next_within(Duration::from_millis(200)).await;
+        drop(next);
+        subject.must_be_gone(&driver).await?;
+    }
+    Ok(())
+}
+
+async fn twice(suite: Suite) -> Verdict {
+    let driver = suite.driver().await?;
+    let subject = suite.subject()?;
+    subject.ready(&driver).await?;
+    let calls = (0..3).map(|_| driver.delete(&subject.id));
+    join_all(calls)
+        .await
+        .into_iter()
+        .collect::<Result<Vec<_>, _>>()?;
+    driver.delete(&subject.id).await?;
+    subject.must_be_gone(&driver).await
+}

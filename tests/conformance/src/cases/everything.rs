@@ -1,0 +1,107 @@
+//! What was seen in all the other cases together. They come last.
+
+use std::time::Duration;
+
+use crate::case::{Case, Verdict, ensure, run, skip};
+use crate::recorder::Findings;
+use crate::suite::Suite;
+
+/// A supervisor that was left behind calls again within two seconds.
+const STRAGGLER_PATIENCE: Duration = Duration::from_secs(3);
+
+pub(super) const CASES: &[Case] = &[
+    Case {
+        id: "core.answers.shapes",
+        source: "Sandbox",
+        says: "An observation has a state, a growing revision, counted boots, times in milliseconds \
+               and, in STOPPED and FAILED_STATE, a termination with a reason.",
+        fix: "fill in Sandbox as its fields' comments say, in every answer",
+        needs: &[],
+        run: run!(shapes),
+    },
+    Case {
+        id: "core.answers.codes",
+        source: "errors",
+        says: "Every error has a code of the contract's table.",
+        fix: "map the platform's errors to the table; INTERNAL is for faults of the driver",
+        needs: &[],
+        run: run!(codes),
+    },
+    Case {
+        id: "core.answers.no-secrets",
+        source: "rule 8",
+        says: "What is marked secret never appears in a log, a label, an argument list, an error \
+               message, or on a disk.",
+        fix: "hand secrets on by descriptor, and print requests with the fields marked `secret` \
+              left out",
+        needs: &[],
+        run: run!(no_secrets),
+    },
+    Case {
+        id: "core.leaks.none",
+        source: "DeleteSandbox",
+        says: "Removes a sandbox with all that belongs to it; after the last one the list is empty \
+               and complete.",
+        fix: "find out what outlives a delete: a process, a record",
+        needs: &[],
+        run: run!(none_left),
+    },
+];
+
+fn findings(suite: &Suite) -> Result<Findings, crate::case::Stop> {
+    let findings = suite.recorder().findings();
+    if findings.answers == 0 {
+        skip!("there were no answers to look at");
+    }
+    Ok(findings)
+}
+
+async fn shapes(suite: Suite) -> Verdict {
+    let found = findings(&suite)?;
+    if found.observations == 0 {
+        skip!("no sandbox was observed");
+    }
+    ensure!(found.shapes.is_empty(), "{}", found.shapes.join("; "));
+    Ok(())
+}
+
+async fn codes(suite: Suite) -> Verdict {
+    let found = findings(&suite)?;
+    ensure!(found.codes.is_empty(), "{}", found.codes.join("; "));
+    Ok(())
+}
+
+async fn no_secrets(suite: Suite) -> Verdict {
+    if let Some(program) = suite.program() {
+        suite
+            .recorder()
+            .text("the driver's log", &program.log().bytes());
+    }
+    let found = findings(&suite)?;
+    ensure!(found.leaks.is_empty(), "{}", found.leaks.join("; "));
+    Ok(())
+}
+
+async fn none_left(suite: Suite) -> Verdict {
+    let gone = suite.gone();
+    if gone.is_empty() {
+        skip!("no sandbox was made");
+    }
+    let leaks = suite.leaks();
+    ensure!(leaks.is_empty(), "{}", leaks.join("; "));
+    let driver = suite.driver().await?;
+    let ids = driver.list_ids().await?;
+    ensure!(ids.is_empty(), "ListSandboxes still has {}", ids.join(", "));
+    tokio::time::sleep(STRAGGLER_PATIENCE).await;
+    let called: Vec<_> = gone
+        .iter()
+        .filter(|one| one.is_called())
+        .map(|one| one.sandbox_id.as_str())
+        .collect();
+    ensure!(
+        called.is_empty(),
+        "supervisors of deleted sandboxes live on and call: {}",
+        called.join(", ")
+    );
+    Ok(())
+}

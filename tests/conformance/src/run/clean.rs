@@ -1,0 +1,66 @@
+//! Nothing that a case made outlives it, whatever became of the case.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crate::driver::Driver;
+use crate::subject::Made;
+use crate::suite::Suite;
+
+/// A supervisor that was left behind calls again within two seconds.
+const STRAGGLER_PATIENCE: Duration = Duration::from_secs(3);
+
+/// Deletes what the case has made and not deleted, and listens for who should be gone.
+pub(super) async fn after_case(suite: &Suite) {
+    let made = suite.take_made();
+    if made.is_empty() {
+        return;
+    }
+    if let Some(program) = suite.program()
+        && !program.is_running().await
+        && let Err(problem) = program.start().await
+    {
+        suite.add_leak(format!("the driver does not start again: {problem}"));
+    }
+    let mut by_gateway: BTreeMap<String, Vec<Made>> = BTreeMap::new();
+    for one in made {
+        by_gateway
+            .entry(one.gateway_id.clone())
+            .or_default()
+            .push(one);
+    }
+    for (gateway_id, made) in by_gateway {
+        match suite.driver_of(&gateway_id).await {
+            Ok(driver) => delete_all(suite, &driver, made).await,
+            Err(_) => {
+                let ids: Vec<_> = made.into_iter().map(|one| one.sandbox_id).collect();
+                suite.add_leak(format!(
+                    "the driver could not be reached to delete {}",
+                    ids.join(", ")
+                ));
+            }
+        }
+    }
+}
+
+async fn delete_all(suite: &Suite, driver: &Driver, made: Vec<Made>) {
+    for one in made {
+        let sandbox_id = &one.sandbox_id;
+        if let Err(refused) = driver.delete(sandbox_id).await {
+            suite.add_leak(format!("{sandbox_id} could not be deleted: {refused}"));
+        }
+        if let Some(callback) = &one.callback {
+            callback.refuse();
+        }
+        suite.add_gone(one);
+    }
+}
+
+/// Sends away supervisors that live on though their sandboxes were deleted.
+pub(super) async fn stragglers(suite: &Suite) {
+    let calls = || suite.gone().iter().any(|one| one.is_called());
+    if calls() {
+        // Each is told that its sandbox is gone, and ends itself.
+        tokio::time::sleep(STRAGGLER_PATIENCE).await;
+    }
+}

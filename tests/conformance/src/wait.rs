@@ -1,0 +1,39 @@
+//! Waiting for facts, for as long as is bearable. The only place that sleeps.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use tokio::time::{Instant, sleep};
+
+/// Between two looks.
+const INTERVAL: Duration = Duration::from_millis(20);
+
+/// Looks until there is something, or the time has passed.
+pub(crate) async fn until<T>(
+    patience: Duration,
+    mut look: impl AsyncFnMut() -> Option<T>,
+) -> Option<T> {
+    let end = Instant::now() + patience;
+    loop {
+        if let Some(found) = look().await {
+            return Some(found);
+        }
+        if Instant::now() >= end {
+            return None;
+        }
+        sleep(INTERVAL).await;
+    }
+}
+
+/// Unix milliseconds.
+pub(crate) fn now_ms() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    now.map_or(0, |now| u64::try_from(now.as_millis()).unwrap_or(u64::MAX))
+}
+
+/// Sleeps until a time of the wall clock.
+pub(crate) async fn until_wall_clock(time_ms: u64) {
+    while now_ms() < time_ms {
+        let left = Duration::from_millis(time_ms - now_ms());
+        sleep(left.min(Duration::from_millis(250))).await;
+    }
+}

@@ -1,0 +1,63 @@
+//! A place for a driver's socket, and a run of the suite against it.
+
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::PathBuf;
+
+use cofferdam_conformance::report::case_lines;
+use cofferdam_conformance::{CannotRun, Config, Options, Report};
+use tokio_util::sync::CancellationToken;
+
+/// A directory of its own, and what a run is told.
+#[derive(Debug)]
+pub(crate) struct Place {
+    pub(crate) directory: tempfile::TempDir,
+    pub(crate) options: Options,
+}
+
+impl Place {
+    pub(crate) fn new() -> Self {
+        let directory = tempfile::Builder::new()
+            .prefix("cofferdam-conf-")
+            .tempdir()
+            .expect("a directory");
+        // A process driver's workloads have users of their own.
+        std::fs::set_permissions(directory.path(), std::fs::Permissions::from_mode(0o711))
+            .expect("the mode of an own directory");
+        let options = Options {
+            socket: directory.path().join("driver.sock"),
+            supervisor: libexec().join("cofferdam-supervisor"),
+            config: Config::default(),
+            tiers: Vec::new(),
+            cases: Vec::new(),
+            start_command: Vec::new(),
+            bench: false,
+            interrupt: CancellationToken::new(),
+        };
+        Self { directory, options }
+    }
+
+    /// Runs it, and shows every case as it ends.
+    pub(crate) async fn run(&self) -> Result<Report, CannotRun> {
+        let tell = |case: &cofferdam_conformance::CaseReport| print!("{}", case_lines(case));
+        cofferdam_conformance::run(self.options.clone(), tell).await
+    }
+}
+
+/// Where `cargo xtask test` has put what a sandbox needs.
+pub(crate) fn libexec() -> PathBuf {
+    let place = match std::env::var_os("COFFERDAM_LIBEXEC") {
+        Some(directory) if !directory.is_empty() => PathBuf::from(directory),
+        _ => {
+            let own = std::env::current_exe().expect("path of the test");
+            let target = own.ancestors().nth(3).expect("target/PROFILE/deps/TEST");
+            target.join("cofferdam/libexec")
+        }
+    };
+    let supervisor = place.join("cofferdam-supervisor");
+    assert!(
+        supervisor.is_file(),
+        "{} is missing: `cargo xtask test` builds it",
+        supervisor.display()
+    );
+    place
+}
