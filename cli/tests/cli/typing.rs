@@ -29,6 +29,7 @@ fn help_is_complete() {
         "cancel",
         "kill",
         "driver",
+        "driver conformance",
         "doctor",
         "completion",
         "version",

@@ -184,8 +184,6 @@ pub(crate) use {ensure, fail, run, skip};
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-
     #[test]
     fn a_selector_is_an_id_or_a_group() {
         let case = crate::cases()

@@ -55,11 +55,8 @@ impl Watcher {
     ) -> Result<Option<wire::WatchSandboxesResponse>, Refused> {
         let message = self.stream.next_within(patience).await?;
         if let Some(message) = &message {
-            match &message.event {
-                Some(Event::Snapshot(sandbox) | Event::Changed(sandbox)) => {
-                    self.suite.recorder().observation("WatchSandboxes", sandbox);
-                }
-                _ => {}
+            if let Some(Event::Snapshot(sandbox) | Event::Changed(sandbox)) = &message.event {
+                self.suite.recorder().observation("WatchSandboxes", sandbox);
             }
             self.told.push(message.clone());
         }
