@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod bulk;
+mod cut;
 mod driver_death;
 mod exec;
 mod files;

@@ -8,11 +8,14 @@ use std::path::{Path, PathBuf};
 use bytes::Bytes;
 use cofferdam_proto::gateway::v1::file_info::Kind as FileKind;
 use cofferdam_proto::gateway::v1::read_file_response::Part;
-use cofferdam_proto::gateway::v1::{FileInfo, ReadArchiveRequest, ReadFileRequest};
+use cofferdam_proto::gateway::v1::{
+    ArchiveChunk, FileInfo, ReadArchiveRequest, ReadFileRequest, archive_chunk,
+};
 use sha2::{Digest as _, Sha256};
 use tokio::sync::mpsc;
+use tonic::Streaming;
 
-use super::pipe::ChannelReader;
+use super::pipe::{ChannelReader, Total};
 use super::spot::base_name;
 use super::unpack::{UnpackError, unpack};
 use super::{Copied, QUEUE_CHUNKS, Spot, stat};
@@ -235,42 +238,74 @@ async fn archive(
         sandbox: sandbox.to_owned(),
         path: path.to_owned(),
     };
-    let mut chunks = client
+    let chunks = client
         .read_archive(within(QUERY, request))
         .await?
         .into_inner();
     let (sender, receiver) = mpsc::channel(QUEUE_CHUNKS);
+    let shown = directory.display().to_string();
     let unpacking =
         tokio::task::spawn_blocking(move || unpack(&directory, ChannelReader::new(receiver)));
-    // A failed unpacking closes the channel, and says why itself.
-    let cut = loop {
-        match chunks.message().await {
-            Ok(Some(chunk)) => {
-                if sender.send(Ok(chunk.data)).await.is_err() {
-                    break None;
-                }
-            }
-            Ok(None) => break None,
-            Err(status) => {
-                let _ = sender
-                    .send(Err(io::Error::other("the stream was cut")))
-                    .await;
-                break Some(status);
-            }
+    let mut sender = Some(sender);
+    let received = receive(chunks, path, async |_, data| {
+        // A closed channel has seen enough, or has failed and says why itself.
+        if let Some(channel) = &sender
+            && channel.send(Ok(data)).await.is_err()
+        {
+            sender = None;
         }
-    };
+        Ok(())
+    })
+    .await;
+    if let (Err(_), Some(channel)) = (&received, &sender) {
+        let cut = io::Error::other("the stream was cut");
+        let _has_seen_enough = channel.send(Err(cut)).await;
+    }
     drop(sender);
     let unpacked = unpacking.await.map_err(|error| {
         CommandError::new(Kind::Internal, "the unpacking has failed").caused_by(error)
     })?;
-    match (cut, unpacked) {
-        (Some(status), _) => Err(status.into()),
-        (None, Ok(copied)) => Ok(copied),
-        (None, Err(UnpackError { path, error })) => Err(CommandError::io(
+    match (received, unpacked) {
+        (Err(error), _) => Err(match error.hint {
+            Some(_) => error,
+            None => error.hint(format!("what has arrived is in {shown}, and is not whole")),
+        }),
+        (Ok(_), Ok(copied)) => Ok(copied),
+        (Ok(_), Err(UnpackError { path, error })) => Err(CommandError::io(
             format!("cannot unpack {}", path.display()),
             error,
         )),
     }
+}
+
+/// Takes an archive to its end, which has to be said and to be true; how many bytes it was.
+async fn receive(
+    mut chunks: Streaming<ArchiveChunk>,
+    path: &str,
+    mut take: impl AsyncFnMut(u64, Bytes) -> Result<(), CommandError>,
+) -> Result<u64, CommandError> {
+    let mut total = Total::default();
+    while let Some(chunk) = chunks.message().await? {
+        match chunk.part {
+            Some(archive_chunk::Part::Data(data)) => {
+                let offset = total.bytes();
+                total.add(&data);
+                take(offset, data).await?;
+            }
+            Some(archive_chunk::Part::End(theirs)) => {
+                let ours = total.end();
+                if ours != theirs {
+                    return Err(differs(path));
+                }
+                return Ok(ours.size_bytes);
+            }
+            None => {}
+        }
+    }
+    Err(CommandError::new(
+        Kind::DataLoss,
+        format!("{path} ended early: the end of its archive is missing"),
+    ))
 }
 
 async fn archive_to_stdout(
@@ -282,22 +317,23 @@ async fn archive_to_stdout(
         sandbox: sandbox.to_owned(),
         path: path.to_owned(),
     };
-    let mut chunks = client
+    let chunks = client
         .read_archive(within(QUERY, request))
         .await?
         .into_inner();
     let mut writer = Writer::start();
-    let mut bytes = 0;
-    while let Some(chunk) = chunks.message().await? {
+    let received = receive(chunks, path, async |offset, data| {
         let chunk = Chunk {
             stream: Stream::Stdout,
-            offset: bytes,
-            data: chunk.data,
+            offset,
+            data,
         };
-        bytes += chunk.data.len() as u64;
-        writer.write(chunk).await.map_err(CommandError::output)?;
-    }
-    writer.finish().await.map_err(CommandError::output)?;
+        writer.write(chunk).await.map_err(CommandError::output)
+    })
+    .await;
+    let written = writer.finish().await.map_err(CommandError::output);
+    let bytes = received?;
+    written?;
     Ok(Copied {
         bytes,
         ..Copied::default()

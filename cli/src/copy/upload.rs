@@ -218,7 +218,15 @@ async fn archive(
 ) -> Result<Copied, CommandError> {
     let (sender, receiver) = mpsc::channel(QUEUE_CHUNKS);
     let directory = local.to_owned();
-    let packing = tokio::task::spawn_blocking(move || pack(&directory, ChannelWriter::new(sender)));
+    let packing = tokio::task::spawn_blocking(move || {
+        let mut writer = ChannelWriter::new(sender);
+        let packed = pack(&directory, &mut writer)?;
+        let path = directory;
+        writer
+            .finish()
+            .map(|_| packed)
+            .map_err(|error| PackError { path, error })
+    });
     let response = send_archive(client, sandbox, path, receiver).await;
     let packed = packing.await.map_err(|error| {
         CommandError::new(Kind::Internal, "the packing has failed").caused_by(error)
@@ -244,18 +252,23 @@ async fn archive_from_stdin(
     let (sender, receiver) = mpsc::channel(QUEUE_CHUNKS);
     let (done, sent) = oneshot::channel();
     std::thread::spawn(move || {
-        let copied = io::copy(&mut io::stdin().lock(), &mut ChannelWriter::new(sender));
-        let _ = done.send(copied);
+        let mut writer = ChannelWriter::new(sender);
+        let copied = io::copy(&mut io::stdin().lock(), &mut writer);
+        let _ = done.send(copied.and_then(|_| writer.finish()));
     });
-    let entries = send_archive(client, sandbox, path.to_owned(), receiver).await?;
-    match sent.await {
-        Ok(Ok(bytes)) => Ok(Copied {
+    let unpacked = send_archive(client, sandbox, path.to_owned(), receiver).await;
+    // What went wrong here is why the gateway saw no end; not to get rid of it all is why we did.
+    match (sent.await, unpacked) {
+        (Ok(Ok(bytes)), Ok(entries)) => Ok(Copied {
             bytes,
             entries: Some(entries),
             ..Copied::default()
         }),
-        Ok(Err(error)) => Err(CommandError::io("cannot read stdin", error)),
-        Err(_) => Err(CommandError::new(Kind::Internal, "the reading has failed")),
+        (Ok(Err(error)), _) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(CommandError::io("cannot read stdin", error))
+        }
+        (_, Err(error)) => Err(error),
+        _ => Err(CommandError::new(Kind::Internal, "the reading has failed")),
     }
 }
 
@@ -264,7 +277,7 @@ async fn send_archive(
     mut client: Client,
     sandbox: &str,
     path: String,
-    chunks: mpsc::Receiver<Bytes>,
+    parts: mpsc::Receiver<write_archive_request::Part>,
 ) -> Result<u64, CommandError> {
     use write_archive_request::Part;
     let open = Part::Open(WriteArchiveOpen {
@@ -272,7 +285,7 @@ async fn send_archive(
         path,
     });
     let parts = futures_util::stream::iter([open])
-        .chain(ReceiverStream::new(chunks).map(Part::Data))
+        .chain(ReceiverStream::new(parts))
         .map(|part| WriteArchiveRequest { part: Some(part) });
     let response = client.write_archive(parts).await?;
     Ok(response.into_inner().entries)

@@ -230,6 +230,7 @@ fn a_directory_goes_in_and_comes_out_the_same() {
             match part.part.unwrap() {
                 Part::Open(open) => path = open.path,
                 Part::Data(chunk) => data.extend_from_slice(&chunk),
+                Part::End(end) => assert_eq!(end, archive_end(&data)),
             }
         }
         store.lock().unwrap().insert(path, data);
@@ -247,13 +248,12 @@ fn a_directory_goes_in_and_comes_out_the_same() {
     let stored = archives.clone();
     fake.on_read_archive(move |request| {
         let data = stored.lock().unwrap()[&request.path].clone();
+        let end = archive_chunk::Part::End(archive_end(&data));
         Ok(data
             .chunks(70_000)
-            .map(|chunk| {
-                Ok(ArchiveChunk {
-                    data: chunk.to_vec().into(),
-                })
-            })
+            .map(piece)
+            .chain([end])
+            .map(|part| Ok(ArchiveChunk { part: Some(part) }))
             .collect())
     });
     std::fs::create_dir(fake.dir().join("back")).unwrap();
@@ -269,6 +269,17 @@ fn a_directory_goes_in_and_comes_out_the_same() {
     );
 }
 
+fn piece(data: &[u8]) -> archive_chunk::Part {
+    archive_chunk::Part::Data(data.to_vec().into())
+}
+
+fn archive_end(data: &[u8]) -> ArchiveEnd {
+    ArchiveEnd {
+        sha256: Sha256::digest(data).to_vec().into(),
+        size_bytes: data.len() as u64,
+    }
+}
+
 #[test]
 fn a_directory_that_is_cut_off_is_an_error() {
     let fake = Fake::start();
@@ -276,7 +287,7 @@ fn a_directory_that_is_cut_off_is_an_error() {
     fake.on_read_archive(|_| {
         Ok(vec![
             Ok(ArchiveChunk {
-                data: vec![0; 100].into(),
+                part: Some(piece(&[0; 100])),
             }),
             Err(Status::unavailable("the session is lost")),
         ])
@@ -287,6 +298,36 @@ fn a_directory_that_is_cut_off_is_an_error() {
         text(&output.stderr).contains("the session is lost"),
         "{output:?}"
     );
+}
+
+/// The tar in it is whole, and still: nobody has said so, or has said something else.
+#[test]
+fn an_archive_whose_end_is_missing_or_wrong_is_an_error() {
+    let fake = Fake::start();
+    with_paths(&fake, &[("dir", Kind::Directory)]);
+    let empty = vec![0; 1024];
+    let ends = [
+        (None, "ended early"),
+        (Some(archive_end(b"something else")), "checksums differ"),
+    ];
+    for (end, words) in ends {
+        let parts: Vec<_> = [piece(&empty)]
+            .into_iter()
+            .chain(end.map(archive_chunk::Part::End))
+            .collect();
+        fake.on_read_archive(move |_| {
+            let parts = parts.iter().cloned();
+            Ok(parts
+                .map(|part| Ok(ArchiveChunk { part: Some(part) }))
+                .collect())
+        });
+        for to in ["to", "-"] {
+            let output = fake.run(&["cp", "box:dir", to]);
+            assert_eq!(code(&output), 125, "{output:?}");
+            let said = text(&output.stderr);
+            assert!(said.contains(words), "{said}");
+        }
+    }
 }
 
 #[test]

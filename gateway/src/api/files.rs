@@ -47,7 +47,7 @@ fn refused(status: &Status) -> ApiError {
         Code::NotFound => "FILE_NOT_FOUND",
         Code::PermissionDenied => "FILE_ACCESS_DENIED",
         Code::ResourceExhausted => "NO_SPACE",
-        Code::DataLoss => "CHECKSUM_DIFFERS",
+        Code::DataLoss => "DATA_LOSS",
         Code::Unavailable | Code::Cancelled | Code::Unknown => "SESSION_LOST",
         _ => "FILE_OPERATION_FAILED",
     };
@@ -207,7 +207,16 @@ pub(super) async fn read_archive(
     let mut client = open.session.client();
     let stream = answer(client.read_archive(inner::ReadArchiveRequest { path })).await?;
     Ok(passed_on(open, stream, |piece: inner::ArchiveChunk| {
-        Some(wire::ArchiveChunk { data: piece.data })
+        let part = match piece.part? {
+            inner::archive_chunk::Part::Data(data) => wire::archive_chunk::Part::Data(data),
+            inner::archive_chunk::Part::End(end) => {
+                wire::archive_chunk::Part::End(wire::ArchiveEnd {
+                    sha256: end.sha256,
+                    size_bytes: end.size_bytes,
+                })
+            }
+        };
+        Some(wire::ArchiveChunk { part: Some(part) })
     }))
 }
 
@@ -227,10 +236,15 @@ pub(super) async fn write_archive(
             return;
         }
         while let Some(piece) = whole(&mut pieces).await {
-            let Some(In::Data(data)) = piece.part else {
-                return;
+            let part = match piece.part {
+                Some(In::Data(data)) => Part::Data(data),
+                Some(In::End(end)) => Part::End(inner::ArchiveEnd {
+                    sha256: end.sha256,
+                    size_bytes: end.size_bytes,
+                }),
+                Some(In::Open(_)) | None => return,
             };
-            if sender.send(request(Part::Data(data))).await.is_err() {
+            if sender.send(request(part)).await.is_err() {
                 return;
             }
         }

@@ -757,12 +757,23 @@ pub struct ReadArchiveRequest {
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ArchiveChunk {
-    #[prost(bytes = "bytes", tag = "1")]
-    pub data: ::prost::bytes::Bytes,
+    #[prost(oneof = "archive_chunk::Part", tags = "1, 2")]
+    pub part: ::core::option::Option<archive_chunk::Part>,
+}
+/// Nested message and enum types in `ArchiveChunk`.
+pub mod archive_chunk {
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Part {
+        #[prost(bytes, tag = "1")]
+        Data(::prost::bytes::Bytes),
+        /// Last. A stream that ends without it was cut, whatever it held.
+        #[prost(message, tag = "2")]
+        End(super::ArchiveEnd),
+    }
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct WriteArchiveRequest {
-    #[prost(oneof = "write_archive_request::Part", tags = "1, 2")]
+    #[prost(oneof = "write_archive_request::Part", tags = "1, 2, 3")]
     pub part: ::core::option::Option<write_archive_request::Part>,
 }
 /// Nested message and enum types in `WriteArchiveRequest`.
@@ -773,7 +784,19 @@ pub mod write_archive_request {
         Open(super::WriteArchiveOpen),
         #[prost(bytes, tag = "2")]
         Data(::prost::bytes::Bytes),
+        /// Last. Without it the archive counts as cut: DATA_LOSS. What was unpacked by then stays.
+        #[prost(message, tag = "3")]
+        End(super::ArchiveEnd),
     }
+}
+/// Of all `data` of the stream together.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ArchiveEnd {
+    /// Of a WriteArchive: empty: not checked.
+    #[prost(bytes = "bytes", tag = "1")]
+    pub sha256: ::prost::bytes::Bytes,
+    #[prost(uint64, tag = "2")]
+    pub size_bytes: u64,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct WriteArchiveOpen {

@@ -700,12 +700,23 @@ pub struct ReadArchiveRequest {
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ArchiveChunk {
-    #[prost(bytes = "bytes", tag = "1")]
-    pub data: ::prost::bytes::Bytes,
+    #[prost(oneof = "archive_chunk::Part", tags = "1, 2")]
+    pub part: ::core::option::Option<archive_chunk::Part>,
+}
+/// Nested message and enum types in `ArchiveChunk`.
+pub mod archive_chunk {
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Part {
+        #[prost(bytes, tag = "1")]
+        Data(::prost::bytes::Bytes),
+        /// Last. A stream that ends without it was cut, whatever it held.
+        #[prost(message, tag = "2")]
+        End(super::ArchiveEnd),
+    }
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct WriteArchiveRequest {
-    #[prost(oneof = "write_archive_request::Part", tags = "1, 2")]
+    #[prost(oneof = "write_archive_request::Part", tags = "1, 2, 3")]
     pub part: ::core::option::Option<write_archive_request::Part>,
 }
 /// Nested message and enum types in `WriteArchiveRequest`.
@@ -716,7 +727,19 @@ pub mod write_archive_request {
         Open(super::WriteArchiveOpen),
         #[prost(bytes, tag = "2")]
         Data(::prost::bytes::Bytes),
+        /// Last. Without it the archive counts as cut.
+        #[prost(message, tag = "3")]
+        End(super::ArchiveEnd),
     }
+}
+/// Of all `data` of the stream together.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ArchiveEnd {
+    /// Of a WriteArchive: empty: not checked.
+    #[prost(bytes = "bytes", tag = "1")]
+    pub sha256: ::prost::bytes::Bytes,
+    #[prost(uint64, tag = "2")]
+    pub size_bytes: u64,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct WriteArchiveOpen {
@@ -1322,7 +1345,7 @@ pub mod supervisor_client {
         /// Streams a POSIX (pax) tar of a file or directory. Names are relative to the directory itself ("./", "a", "b/c"); a single
         /// file is stored under its own name. Symbolic links are stored as links; devices, pipes and sockets are left out.
         /// ABORTED: a file became shorter while it was read, or nobody read the stream for a minute.
-        /// Names in it are relative to the directory, which itself is "./"; a single file has its own name.
+        /// Names in it are relative to the directory, which itself is "./"; a single file has its own name. The last message is `end`.
         pub async fn read_archive(
             &mut self,
             request: impl tonic::IntoRequest<super::ReadArchiveRequest>,
@@ -1352,6 +1375,8 @@ pub mod supervisor_client {
         /// Unpacks a tar below a directory. No entry can land outside it: `..`, absolute names, and symbolic links that lead out are
         /// INVALID_ARGUMENT, as are devices and an archive without its end. What came before such an entry stays unpacked. Files are
         /// replaced, directories are kept; all belongs to the sandbox's user; set-user-id bits are dropped.
+        /// DATA_LOSS: the requests ended without `end`, or it says something else than what has arrived. ABORTED: nothing came for a
+        /// minute. Of these, too, what came before stays unpacked.
         pub async fn write_archive(
             &mut self,
             request: impl tonic::IntoStreamingRequest<
@@ -1583,7 +1608,7 @@ pub mod supervisor_server {
         /// Streams a POSIX (pax) tar of a file or directory. Names are relative to the directory itself ("./", "a", "b/c"); a single
         /// file is stored under its own name. Symbolic links are stored as links; devices, pipes and sockets are left out.
         /// ABORTED: a file became shorter while it was read, or nobody read the stream for a minute.
-        /// Names in it are relative to the directory, which itself is "./"; a single file has its own name.
+        /// Names in it are relative to the directory, which itself is "./"; a single file has its own name. The last message is `end`.
         async fn read_archive(
             &self,
             request: tonic::Request<super::ReadArchiveRequest>,
@@ -1594,6 +1619,8 @@ pub mod supervisor_server {
         /// Unpacks a tar below a directory. No entry can land outside it: `..`, absolute names, and symbolic links that lead out are
         /// INVALID_ARGUMENT, as are devices and an archive without its end. What came before such an entry stays unpacked. Files are
         /// replaced, directories are kept; all belongs to the sandbox's user; set-user-id bits are dropped.
+        /// DATA_LOSS: the requests ended without `end`, or it says something else than what has arrived. ABORTED: nothing came for a
+        /// minute. Of these, too, what came before stays unpacked.
         async fn write_archive(
             &self,
             request: tonic::Request<tonic::Streaming<super::WriteArchiveRequest>>,

@@ -10,8 +10,10 @@ use std::time::Duration;
 
 use bytes::{Buf as _, Bytes, BytesMut};
 use cofferdam_proto::supervisor::v1 as wire;
+use cofferdam_proto::supervisor::v1::archive_chunk::Part as OutPart;
 use cofferdam_proto::supervisor::v1::write_archive_request::Part;
 use futures_util::stream::{BoxStream, StreamExt as _};
+use sha2::{Digest as _, Sha256};
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
@@ -45,8 +47,10 @@ pub(super) async fn read(
                 chunks,
                 runtime,
                 buffer: BytesMut::new(),
+                total: Total::default(),
             };
-            files::pack(&workspace, &request.path, &mut sender)
+            files::pack(&workspace, &request.path, &mut sender)?;
+            sender.finish().map_err(|_| FileError::Stream)
         };
         if let Err(status) = step::<(), FileError>(pack).await {
             // Nobody may be there to be told.
@@ -61,7 +65,7 @@ pub(super) async fn read(
     };
     let stream = futures_util::stream::iter(first).chain(ReceiverStream::new(receiver));
     Ok(stream
-        .map(|chunk| Ok(wire::ArchiveChunk { data: chunk? }))
+        .map(|part| Ok(wire::ArchiveChunk { part: Some(part?) }))
         .boxed())
 }
 
@@ -89,12 +93,20 @@ pub(super) async fn write(
     };
     let unpacking = step::<_, FileError>(unpack);
     let feeding = feed(&mut requests, chunks);
-    // Cancelled, the sender is dropped without an end, and the thread gives up.
-    let (unpacked, fed) = tokio::join!(unpacking, feeding);
-    let unpacked = match (unpacked, fed) {
-        // The caller's own end of the stream is the better reason.
-        (Err(_), Err(status)) => return Err(status),
-        (unpacked, _) => unpacked?,
+    tokio::pin!(unpacking, feeding);
+    let unpacked = tokio::select! {
+        // What comes behind a refused entry is not waited for.
+        unpacked = &mut unpacking => {
+            let unpacked = unpacked?;
+            feeding.await?;
+            unpacked
+        }
+        fed = &mut feeding => {
+            // Without an end the thread gives up, and this is the better reason.
+            let unpacked = unpacking.await;
+            fed?;
+            unpacked?
+        }
     };
     Ok(wire::WriteArchiveResponse {
         entries: unpacked.entries,
@@ -102,32 +114,75 @@ pub(super) async fn write(
     })
 }
 
-/// Passes requests on until they end, or nobody wants them any more.
+/// Passes requests on until their end, which has to be said and to be true. The unpacking may have
+/// seen enough before that.
 async fn feed(
     requests: &mut Streaming<wire::WriteArchiveRequest>,
     chunks: mpsc::Sender<Option<Bytes>>,
 ) -> Result<(), Status> {
+    let mut total = Total::default();
     loop {
-        let message = tokio::select! {
-            message = requests.message() => message?,
-            () = chunks.closed() => return Ok(()),
+        let message = timeout(STALL, requests.message())
+            .await
+            .map_err(|_| Status::aborted("nothing of the archive came for a minute"))?;
+        let Some(message) = message? else {
+            return Err(Status::data_loss(
+                "part: the requests ended without end; the archive was cut",
+            ));
         };
-        let chunk = match message {
-            Some(wire::WriteArchiveRequest {
-                part: Some(Part::Data(data)),
-            }) => Some(data),
-            Some(wire::WriteArchiveRequest {
-                part: Some(Part::Open(_)),
-            }) => {
+        match message.part {
+            Some(Part::Data(data)) => {
+                total.add(&data);
+                let _seen_enough = chunks.send(Some(data)).await;
+            }
+            Some(Part::End(end)) => {
+                total.check(&end)?;
+                let _seen_enough = chunks.send(None).await;
+                return Ok(());
+            }
+            Some(Part::Open(_)) => {
                 return Err(Status::invalid_argument("part: open only comes first"));
             }
-            Some(wire::WriteArchiveRequest { part: None }) => continue,
-            None => None,
-        };
-        let is_end = chunk.is_none();
-        if chunks.send(chunk).await.is_err() || is_end {
-            return Ok(());
+            None => {}
         }
+    }
+}
+
+/// What has come or gone, to be compared at the other end.
+#[derive(Default)]
+struct Total {
+    digest: Sha256,
+    size_bytes: u64,
+}
+
+impl Total {
+    fn add(&mut self, data: &[u8]) {
+        self.digest.update(data);
+        self.size_bytes += data.len() as u64;
+    }
+
+    fn end(&mut self) -> wire::ArchiveEnd {
+        let sha256 = std::mem::take(&mut self.digest).finalize();
+        wire::ArchiveEnd {
+            sha256: Bytes::copy_from_slice(&sha256),
+            size_bytes: self.size_bytes,
+        }
+    }
+
+    fn check(&mut self, said: &wire::ArchiveEnd) -> Result<(), Status> {
+        let here = self.end();
+        if said.size_bytes != here.size_bytes {
+            return Err(Status::data_loss(format!(
+                "end.size_bytes: {} were sent, {} have arrived",
+                said.size_bytes, here.size_bytes
+            )));
+        }
+        if !said.sha256.is_empty() && said.sha256 != here.sha256 {
+            return Err(Status::data_loss(
+                "end.sha256: what has arrived is not what was sent",
+            ));
+        }
+        Ok(())
     }
 }
 
@@ -141,17 +196,30 @@ async fn turn(core: &Core) -> Result<tokio::sync::OwnedSemaphorePermit, Status> 
 
 /// The thread's end of a stream to the caller.
 struct ChunkWriter {
-    chunks: mpsc::Sender<Result<Bytes, Status>>,
+    chunks: mpsc::Sender<Result<OutPart, Status>>,
     runtime: Handle,
     buffer: BytesMut,
+    total: Total,
 }
 
 impl ChunkWriter {
     fn send(&mut self) -> io::Result<()> {
         let chunk = self.buffer.split().freeze();
+        self.total.add(&chunk);
+        self.send_part(OutPart::Data(chunk))
+    }
+
+    /// Nothing is left out.
+    fn finish(mut self) -> io::Result<()> {
+        self.flush()?;
+        let end = self.total.end();
+        self.send_part(OutPart::End(end))
+    }
+
+    fn send_part(&mut self, part: OutPart) -> io::Result<()> {
         let sent = self
             .runtime
-            .block_on(timeout(STALL, self.chunks.send(Ok(chunk))));
+            .block_on(timeout(STALL, self.chunks.send(Ok(part))));
         match sent {
             Ok(Ok(())) => Ok(()),
             Ok(Err(_)) | Err(_) => Err(io::ErrorKind::BrokenPipe.into()),

@@ -8,8 +8,10 @@ use std::process::Command;
 use bytes::Bytes;
 use cofferdam_proto::supervisor::v1::write_archive_request::Part;
 use cofferdam_proto::supervisor::v1::{
-    ReadArchiveRequest, WriteArchiveOpen, WriteArchiveRequest, WriteArchiveResponse,
+    ArchiveEnd, ReadArchiveRequest, WriteArchiveOpen, WriteArchiveRequest, WriteArchiveResponse,
+    archive_chunk,
 };
+use sha2::{Digest as _, Sha256};
 use tar::{EntryType, Header};
 use tonic::{Code, Status};
 
@@ -22,12 +24,30 @@ async fn sandbox() -> (Sandbox, Client) {
     (sandbox, client)
 }
 
+/// What says that this is the whole archive.
+fn end(tar: &[u8]) -> ArchiveEnd {
+    ArchiveEnd {
+        sha256: Sha256::digest(tar).to_vec().into(),
+        size_bytes: tar.len() as u64,
+    }
+}
+
 async fn unpack(client: &Client, path: &str, tar: &[u8]) -> Result<WriteArchiveResponse, Status> {
+    unpack_as(client, path, tar, Some(end(tar))).await
+}
+
+async fn unpack_as(
+    client: &Client,
+    path: &str,
+    tar: &[u8],
+    end: Option<ArchiveEnd>,
+) -> Result<WriteArchiveResponse, Status> {
     let mut parts = vec![Part::Open(WriteArchiveOpen { path: path.into() })];
     parts.extend(
         tar.chunks(70_001)
             .map(|data| Part::Data(Bytes::copy_from_slice(data))),
     );
+    parts.extend(end.map(Part::End));
     let requests = parts
         .into_iter()
         .map(|part| WriteArchiveRequest { part: Some(part) });
@@ -43,9 +63,15 @@ async fn pack(client: &Client, path: &str) -> Result<Vec<u8>, Status> {
         .await?
         .into_inner();
     let mut tar = Vec::new();
+    let mut said = None;
     while let Some(chunk) = soon(chunks.message()).await? {
-        tar.extend_from_slice(&chunk.data);
+        assert_eq!(said, None, "the end is the last");
+        match chunk.part.expect("a part") {
+            archive_chunk::Part::Data(data) => tar.extend_from_slice(&data),
+            archive_chunk::Part::End(end) => said = Some(end),
+        }
     }
+    assert_eq!(said, Some(end(&tar)));
     Ok(tar)
 }
 
@@ -283,4 +309,31 @@ async fn an_archive_without_its_end_is_no_success() {
         .expect_err("no parent");
     assert_eq!(missing.code(), Code::NotFound);
     drop(sandbox);
+}
+
+#[tokio::test]
+async fn an_archive_whose_end_is_not_said_or_not_true_is_no_success() {
+    let (_sandbox, client) = sandbox().await;
+    let tar = archive(&[("a", FILE, "hello")]);
+    let whole = end(&tar);
+    let short = ArchiveEnd {
+        size_bytes: whole.size_bytes - 1,
+        ..whole.clone()
+    };
+    let other = ArchiveEnd {
+        sha256: vec![7; 32].into(),
+        ..whole.clone()
+    };
+    // The tar itself is whole each time.
+    for said in [None, Some(short), Some(other)] {
+        let refused = unpack_as(&client, "into", &tar, said.clone()).await;
+        let status = refused.expect_err("not whole");
+        assert_eq!(status.code(), Code::DataLoss, "{said:?}: {status}");
+    }
+    let unchecked = ArchiveEnd {
+        sha256: Bytes::new(),
+        ..whole
+    };
+    let unpacked = unpack_as(&client, "into", &tar, Some(unchecked)).await;
+    assert_eq!(unpacked.expect("unpacked").entries, 1);
 }
