@@ -146,7 +146,7 @@ fn options(args: Args) -> Result<Options, CommandError> {
 
 fn cannot_run(error: CannotRun) -> CommandError {
     let kind = match error {
-        CannotRun::NoSuchCase { .. } => Kind::Usage,
+        CannotRun::NoSuchCase { .. } | CannotRun::NothingSelected => Kind::Usage,
         _ => Kind::Precondition,
     };
     let told = CommandError::new(kind, error.to_string());

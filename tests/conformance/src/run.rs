@@ -35,6 +35,9 @@ pub enum CannotRun {
         /// As it was given.
         selector: String,
     },
+    /// Nothing to try is no success.
+    #[error("the tiers and cases that were asked for have no case in common")]
+    NothingSelected,
     /// The supervisor that sandboxes need.
     #[error("the supervisor cannot be used")]
     Supervisor(#[source] SupervisorBinaryError),
@@ -62,7 +65,7 @@ impl CannotRun {
     #[must_use]
     pub fn fix(&self) -> String {
         match self {
-            Self::NoSuchCase { .. } => "--list shows all cases".to_owned(),
+            Self::NoSuchCase { .. } | Self::NothingSelected => "--list shows all cases".to_owned(),
             Self::Supervisor(_) => {
                 "name the supervisor's binary with --supervisor, or set COFFERDAM_LIBEXEC"
                     .to_owned()
@@ -147,7 +150,11 @@ fn select(options: &Options) -> Result<Vec<&'static Case>, CannotRun> {
         let named = |selector: &String| case.is_meant_by(selector);
         by_tier && (options.cases.is_empty() || options.cases.iter().any(named))
     };
-    Ok(cases::all().filter(is_selected).collect())
+    let selected: Vec<_> = cases::all().filter(is_selected).collect();
+    if selected.is_empty() {
+        return Err(CannotRun::NothingSelected);
+    }
+    Ok(selected)
 }
 
 async fn start(options: &Options) -> Result<Option<Program>, CannotRun> {
