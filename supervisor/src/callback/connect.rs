@@ -14,6 +14,9 @@ use crate::bootstrap::inherited;
 
 const SOCKET_NAME: &str = "gateway.sock";
 
+/// What a socket's address holds of a path.
+const ADDRESS_BYTES_MAX: usize = 107;
+
 /// Makes streams to the gateway, as often as one is needed.
 #[derive(Debug)]
 pub(crate) enum Connector {
@@ -56,7 +59,7 @@ impl Connector {
     /// One stream. A relayed one is the same as before if that still goes.
     pub(crate) async fn connect(&mut self) -> io::Result<Wire> {
         match self {
-            Self::Socket { path, .. } => Ok(Wire::socket(UnixStream::connect(path).await?)),
+            Self::Socket { path, .. } => Ok(Wire::socket(connect_to(path).await?)),
             Self::Stdio(relay) => {
                 let stdio = match relay.take() {
                     Some(stdio) => stdio,
@@ -87,6 +90,18 @@ impl Connector {
             Self::Socket { .. } | Self::VirtioPort { .. } => true,
         }
     }
+}
+
+/// A path that no address can hold is reached through a descriptor of its directory.
+async fn connect_to(path: &Path) -> io::Result<UnixStream> {
+    let (Some(directory), true) = (path.parent(), path.as_os_str().len() > ADDRESS_BYTES_MAX)
+    else {
+        return UnixStream::connect(path).await;
+    };
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let directory = open(directory, flags, Mode::empty())?;
+    let short = Path::new("/proc/self/fd").join(directory.as_raw_fd().to_string());
+    UnixStream::connect(short.join(SOCKET_NAME)).await
 }
 
 /// Moves standard input and output away, so that nothing else can write into the stream.

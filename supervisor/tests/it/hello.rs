@@ -242,6 +242,26 @@ async fn the_callback_directory_may_be_a_descriptor() {
 }
 
 #[tokio::test]
+async fn the_callback_directory_may_have_a_path_longer_than_an_address() {
+    let options = Options::default();
+    let directory = new_directory(&options);
+    let listener = tokio::net::UnixListener::bind(directory.path().join("callback/gateway.sock"));
+    let long = format!(
+        "dir:{}/{}callback",
+        directory.path().display(),
+        "./".repeat(60)
+    );
+    let mut command = command(&options, directory.path(), &long);
+    let mut child = command.stdin(Stdio::null()).spawn().expect("starts");
+    let (mut stream, _) = soon(listener.expect("bound").accept())
+        .await
+        .expect("accepted");
+    hello(&mut stream, &FIRST_TOKEN, &[2; 32]).await;
+    child.kill().expect("killed");
+    child.wait().expect("reaped");
+}
+
+#[tokio::test]
 async fn over_stdio_another_gateway_may_begin_in_the_middle_of_a_session() {
     let options = Options::default();
     let directory = new_directory(&options);
