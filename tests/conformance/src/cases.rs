@@ -1,15 +1,27 @@
 //! All cases, in the order in which they run. One file per group.
 
+mod bounds;
+mod configure;
 mod create;
 mod delete;
 mod everything;
 mod exec;
+mod fingerprint;
+mod future;
 mod handshake;
+mod schemas;
+mod validate;
 
 use crate::Case;
 
 const GROUPS: &[&[Case]] = &[
     handshake::CASES,
+    schemas::CASES,
+    configure::CASES,
+    fingerprint::CASES,
+    validate::CASES,
+    bounds::CASES,
+    future::CASES,
     create::CASES,
     delete::CASES,
     exec::CASES,

@@ -6,9 +6,11 @@ use std::time::Duration;
 
 use cofferdam_gateway::driver::SupervisorBinary;
 use cofferdam_proto::compute::v1::{Capabilities, Limits, SandboxSpec};
+use futures_util::future::join_all;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::callback::Session;
 use crate::case::Stop;
 use crate::driver::{Driver, Greeting};
 use crate::program::Program;
@@ -98,6 +100,34 @@ impl Suite {
 
     pub(crate) fn subject_with(&self, spec: SandboxSpec) -> Result<Subject, Stop> {
         Subject::plan(self, spec)
+    }
+
+    /// A connection, and a sandbox that can be used.
+    pub(crate) async fn with_sandbox(&self) -> Result<(Driver, Subject), Stop> {
+        let driver = self.driver().await?;
+        let subject = self.subject()?;
+        subject.ready(&driver).await?;
+        Ok((driver, subject))
+    }
+
+    /// The same, with the session of its supervisor.
+    pub(crate) async fn with_session(&self) -> Result<(Driver, Subject, Session), Stop> {
+        let (driver, subject) = self.with_sandbox().await?;
+        let session = subject.session().await?;
+        Ok((driver, subject, session))
+    }
+
+    /// So many sandboxes that can be used, made side by side.
+    pub(crate) async fn several(
+        &self,
+        driver: &Driver,
+        count: usize,
+    ) -> Result<Vec<Subject>, Stop> {
+        let subjects = (0..count).map(|_| self.subject());
+        let subjects = subjects.collect::<Result<Vec<_>, _>>()?;
+        let made = join_all(subjects.iter().map(|subject| subject.ready(driver)));
+        made.await.into_iter().collect::<Result<Vec<_>, _>>()?;
+        Ok(subjects)
     }
 
     /// What the suite's sandboxes are, if a case wants nothing special.

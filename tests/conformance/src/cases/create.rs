@@ -185,9 +185,7 @@ async fn idempotent(suite: Suite) -> Verdict {
 }
 
 async fn token_once(suite: Suite) -> Verdict {
-    let driver = suite.driver().await?;
-    let subject = suite.subject()?;
-    subject.ready(&driver).await?;
+    let (driver, subject) = suite.with_sandbox().await?;
     let before = driver.get(&subject.id).await?;
     let session = subject
         .callback
@@ -211,9 +209,7 @@ async fn token_once(suite: Suite) -> Verdict {
 }
 
 async fn other_spec(suite: Suite) -> Verdict {
-    let driver = suite.driver().await?;
-    let subject = suite.subject()?;
-    subject.ready(&driver).await?;
+    let (driver, subject) = suite.with_sandbox().await?;
     let before = driver.get(&subject.id).await?;
     let session = subject
         .callback
@@ -259,10 +255,7 @@ async fn at_once_twice(suite: Suite) -> Verdict {
 
 async fn side_by_side(suite: Suite) -> Verdict {
     let driver = suite.driver().await?;
-    let subjects: Result<Vec<_>, _> = (0..6).map(|_| suite.subject()).collect();
-    let subjects = subjects?;
-    let all = join_all(subjects.iter().map(|subject| subject.ready(&driver))).await;
-    all.into_iter().collect::<Result<Vec<_>, _>>()?;
+    let subjects = suite.several(&driver, 6).await?;
     let ids = driver.list_ids().await?;
     let missing = subjects
         .iter()

@@ -72,9 +72,7 @@ async fn unknown(suite: Suite) -> Verdict {
 }
 
 async fn running(suite: Suite) -> Verdict {
-    let driver = suite.driver().await?;
-    let subject = suite.subject()?;
-    subject.ready(&driver).await?;
+    let (driver, subject) = suite.with_sandbox().await?;
     let session = subject
         .callback
         .as_ref()
@@ -88,10 +86,7 @@ async fn running(suite: Suite) -> Verdict {
 }
 
 async fn stubborn(suite: Suite) -> Verdict {
-    let driver = suite.driver().await?;
-    let subject = suite.subject()?;
-    subject.ready(&driver).await?;
-    let session = subject.session().await?;
+    let (driver, subject, session) = suite.with_session().await?;
     let script = "trap '' TERM INT HUP QUIT; (trap '' TERM HUP; sleep 600) & echo up; sleep 600";
     let mut process = Process::start(&suite, &session, shell(script)).await?;
     process.read_until("up").await?;
@@ -101,9 +96,7 @@ async fn stubborn(suite: Suite) -> Verdict {
 }
 
 async fn stopped(suite: Suite) -> Verdict {
-    let driver = suite.driver().await?;
-    let subject = suite.subject()?;
-    subject.ready(&driver).await?;
+    let (driver, subject) = suite.with_sandbox().await?;
     let sandbox = driver.stop(&subject.id, 1000).await?;
     ensure!(
         sandbox.state() == SandboxState::Stopped,
@@ -145,9 +138,7 @@ async fn creating(suite: Suite) -> Verdict {
 }
 
 async fn twice(suite: Suite) -> Verdict {
-    let driver = suite.driver().await?;
-    let subject = suite.subject()?;
-    subject.ready(&driver).await?;
+    let (driver, subject) = suite.with_sandbox().await?;
     let calls = (0..3).map(|_| driver.delete(&subject.id));
     join_all(calls)
         .await

@@ -47,10 +47,7 @@ pub(super) const CASES: &[Case] = &[
 ];
 
 async fn output(suite: Suite) -> Verdict {
-    let driver = suite.driver().await?;
-    let subject = suite.subject()?;
-    subject.ready(&driver).await?;
-    let session = subject.session().await?;
+    let (_driver, _subject, session) = suite.with_session().await?;
     let output = sh(&suite, &session, "echo one; echo two >&2; printf three").await?;
     ensure!(
         output.stdout == b"one\nthree",
@@ -67,10 +64,7 @@ async fn output(suite: Suite) -> Verdict {
 }
 
 async fn exit_codes(suite: Suite) -> Verdict {
-    let driver = suite.driver().await?;
-    let subject = suite.subject()?;
-    subject.ready(&driver).await?;
-    let session = subject.session().await?;
+    let (_driver, _subject, session) = suite.with_session().await?;
     for code in [0, 1, 42, 125, 127, 255] {
         let output = sh(&suite, &session, &format!("exit {code}")).await?;
         ensure!(
@@ -83,10 +77,7 @@ async fn exit_codes(suite: Suite) -> Verdict {
 }
 
 async fn not_found(suite: Suite) -> Verdict {
-    let driver = suite.driver().await?;
-    let subject = suite.subject()?;
-    subject.ready(&driver).await?;
-    let session = subject.session().await?;
+    let (_driver, _subject, session) = suite.with_session().await?;
     let output = run_program(&suite, &session, program(&["/no/such/program"])).await?;
     let ending = output
         .exited
@@ -102,10 +93,7 @@ async fn not_found(suite: Suite) -> Verdict {
 }
 
 async fn user(suite: Suite) -> Verdict {
-    let driver = suite.driver().await?;
-    let subject = suite.subject()?;
-    subject.ready(&driver).await?;
-    let session = subject.session().await?;
+    let (_driver, subject, session) = suite.with_session().await?;
     if suite.capabilities().choose_user {
         let ids = say(&suite, &session, "echo $(id -u) $(id -g)").await?;
         let expected = format!("{} {}", subject.spec.uid, subject.spec.gid);
