@@ -14,7 +14,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use cofferdam_driver_sdk::proto::{
     Capabilities, FieldViolation, FingerprintResponse, ReadConsoleRequest, Sandbox, SandboxSpec,
-    SandboxStatsResponse,
+    SandboxState, SandboxStatsResponse,
 };
 use cofferdam_driver_sdk::supervisor::Token;
 use cofferdam_driver_sdk::{
@@ -256,10 +256,11 @@ impl ComputeDriver for ProcessDriver {
     async fn start(&self, call: &Call, id: &str, token: Token) -> Result<Sandbox, DriverError> {
         let tracked = self.known(call, id)?;
         let _operation = tracked.operation.lock().await;
-        let (sandbox, observation) = self.look(&tracked)?;
-        match observation {
-            Observation::Running(_) => return Ok(sandbox),
-            Observation::Stopped => {}
+        let (sandbox, _) = self.look(&tracked)?;
+        match sandbox.state() {
+            SandboxState::Running => return Ok(sandbox),
+            // By the state that callers see: the shim of one that is over may live a moment yet.
+            SandboxState::Stopped => {}
             _ => {
                 let why = sandbox
                     .termination

@@ -172,7 +172,7 @@ mod tests {
     use super::*;
 
     fn found(program: &str, path: &str) -> Vec<String> {
-        candidates(program.as_bytes(), path.as_bytes(), Path::new("/work"))
+        candidates(program.as_bytes(), path.as_bytes(), Path::new("/srv"))
             .into_iter()
             .map(|bytes| String::from_utf8(bytes).expect("plain"))
             .collect()
@@ -191,6 +191,6 @@ mod tests {
 
     #[test]
     fn an_empty_entry_is_the_working_directory() {
-        assert_eq!(found("x", "/bin:"), ["/bin/x", "/work/x"]);
+        assert_eq!(found("x", "/bin:"), ["/bin/x", "/srv/x"]);
     }
 }

@@ -226,7 +226,14 @@ impl Lifecycle {
             Ok(Some(status)) => Some(status),
             Err(_) => None,
         };
-        let cause = running.cause.unwrap_or(ExitCause::Own);
+        // A supervisor that keeps the deadline too may be seen to end before the timer is read.
+        let expired = self.expires_in().is_some_and(|left| left.is_zero());
+        let own = if expired {
+            ExitCause::Deadline
+        } else {
+            ExitCause::Own
+        };
+        let cause = running.cause.unwrap_or(own);
         let code = status.as_ref().and_then(|status| status.exit_status());
         let signal = status
             .as_ref()
