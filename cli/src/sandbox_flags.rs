@@ -9,7 +9,7 @@ use cofferdam_proto::gateway::v1::SandboxRequest;
 use crate::environment::parse_pair;
 use crate::error::CommandError;
 use crate::mount::parse_mount;
-use crate::units::{parse_cpus, parse_duration_ms, parse_size};
+use crate::units::{parse_count_limit, parse_cpus_limit, parse_duration_ms, parse_size_limit};
 use crate::view::json;
 
 #[derive(Debug, Args)]
@@ -27,20 +27,20 @@ pub(crate) struct SandboxFlags {
     /// Name of the sandbox, usable wherever its id is.
     #[arg(long, value_name = "NAME")]
     pub(crate) name: Option<String>,
-    /// Memory limit for the whole sandbox: 512M, 2G.
-    #[arg(long, short, value_name = "SIZE", value_parser = parse_size)]
+    /// Memory limit for the whole sandbox: 512M, 2G, or none [default: the gateway's].
+    #[arg(long, short, value_name = "SIZE", value_parser = parse_size_limit)]
     memory: Option<u64>,
-    /// CPU limit: 2, 0.5.
-    #[arg(long, value_name = "N", value_parser = parse_cpus)]
+    /// CPU limit: 2, 0.5, or none [default: the gateway's].
+    #[arg(long, value_name = "N", value_parser = parse_cpus_limit)]
     cpus: Option<u64>,
-    /// Limit of processes and threads.
-    #[arg(long, value_name = "N")]
+    /// Limit of processes and threads, or none [default: the gateway's].
+    #[arg(long, value_name = "N", value_parser = parse_count_limit)]
     pids: Option<u64>,
-    /// How much may be written in the workspace.
-    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    /// How much may be written in the workspace, or none [default: the gateway's].
+    #[arg(long, value_name = "SIZE", value_parser = parse_size_limit)]
     disk: Option<u64>,
-    /// Size of /tmp.
-    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    /// Size of /tmp, or none for as much as there is [default: the gateway's].
+    #[arg(long, value_name = "SIZE", value_parser = parse_size_limit)]
     tmp: Option<u64>,
     /// Network: none, egress (only what --allow names), or open [default: none].
     #[arg(long, value_name = "CLASS", value_enum)]

@@ -131,12 +131,9 @@ impl Ui {
 
     fn error_text(&self, error: &CommandError) -> String {
         let label = paint("error:", Tone::Bad, self.colour_stderr);
-        let mut text = format!(
-            "{label} {}: {}\n",
-            error.kind.words(),
-            one_line(&error.sentence())
-        );
-        for violation in &error.violations {
+        let (sentence, listed) = told_once(error);
+        let mut text = format!("{label} {}: {}\n", error.kind.words(), one_line(&sentence));
+        for violation in listed {
             text.push_str(&format!("  {}\n", one_line(&violation_text(violation))));
         }
         let hints = error.hint.as_deref().unwrap_or_default();
@@ -200,10 +197,23 @@ pub(crate) fn one_line(text: &str) -> String {
     out
 }
 
+/// The sentence, and the problems that it does not tell. A lone one is the whole sentence.
+fn told_once(error: &CommandError) -> (String, &[Violation]) {
+    match error.violations.as_slice() {
+        [one] if error.message.ends_with(&one.message) => (violation_text(one), &[]),
+        all => (error.sentence(), all),
+    }
+}
+
+/// By its flag where there is one; the contract's name only where it says more.
 fn violation_text(violation: &Violation) -> String {
+    let Violation { field, message, .. } = violation;
     match violation.flag {
-        Some(flag) => format!("{flag}: {} ({})", violation.message, violation.field),
-        None => format!("{}: {}", violation.field, violation.message),
+        Some(flag) if flag == "--driver-config" || field.contains('[') => {
+            format!("{flag}: {message} ({field})")
+        }
+        Some(flag) => format!("{flag}: {message}"),
+        None => format!("{field}: {message}"),
     }
 }
 
@@ -224,10 +234,53 @@ fn paint(text: &str, tone: Tone, colour: bool) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::one_line;
+    use super::*;
+
+    fn invalid(message: &str, violations: &[(&str, Option<&'static str>, &str)]) -> CommandError {
+        let mut error = CommandError::new(Kind::Invalid, message);
+        error.violations = violations
+            .iter()
+            .map(|(field, flag, message)| Violation {
+                field: (*field).to_owned(),
+                flag: *flag,
+                message: (*message).to_owned(),
+            })
+            .collect();
+        error
+    }
 
     #[test]
     fn foreign_text_cannot_steer_the_terminal() {
         assert_eq!(one_line("a\x1b[2Jb\nc\u{9b}d"), "a\\u{1b}[2Jb\\nc\\u{9b}d");
+    }
+
+    #[test]
+    fn a_lone_problem_is_told_once_and_by_its_flag() {
+        let field = ("memory_bytes", Some("--memory"), "1 KiB is too small");
+        let error = invalid("memory_bytes: 1 KiB is too small", &[field]);
+        let (sentence, listed) = told_once(&error);
+        assert_eq!(sentence, "--memory: 1 KiB is too small");
+        assert!(listed.is_empty());
+    }
+
+    #[test]
+    fn several_problems_are_listed() {
+        let fields = [
+            ("memory_bytes", Some("--memory"), "1 KiB is too small"),
+            ("driver_config.x", Some("--driver-config"), "is unknown"),
+            ("argv", None, "is empty"),
+        ];
+        let error = invalid("the request has 3 problems", &fields);
+        let (sentence, listed) = told_once(&error);
+        assert_eq!(sentence, "the request has 3 problems");
+        let listed: Vec<_> = listed.iter().map(violation_text).collect();
+        assert_eq!(
+            listed,
+            [
+                "--memory: 1 KiB is too small",
+                "--driver-config: is unknown (driver_config.x)",
+                "argv: is empty",
+            ]
+        );
     }
 }

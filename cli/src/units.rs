@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+pub(crate) use cofferdam_gateway::units::{show_cpus, show_duration_ms, show_size};
+
 const SIZE_UNITS: [(char, u32); 5] = [('k', 10), ('m', 20), ('g', 30), ('t', 40), ('p', 50)];
 
 /// "512M", "1.5G", "64k", "1048576", "2GiB" → bytes.
@@ -30,6 +32,39 @@ pub(crate) fn parse_size(text: &str) -> Result<u64, String> {
     let thousandths = parse_thousandths(number).ok_or_else(wrong)?;
     let bytes = (u128::from(thousandths) << shift) / 1000;
     u64::try_from(bytes).map_err(|_| format!("{text} is more than can be counted"))
+}
+
+/// As [`parse_size`], for a limit.
+pub(crate) fn parse_size_limit(text: &str) -> Result<u64, String> {
+    limit(text, parse_size)
+}
+
+/// As [`parse_cpus`], for a limit.
+pub(crate) fn parse_cpus_limit(text: &str) -> Result<u64, String> {
+    limit(text, parse_cpus)
+}
+
+/// "100" → 100, for a limit.
+pub(crate) fn parse_count_limit(text: &str) -> Result<u64, String> {
+    limit(text, |text| {
+        text.trim()
+            .parse()
+            .map_err(|_| format!("{text:?} is not a whole number"))
+    })
+}
+
+/// "none" is no limit, which the contract writes as 0. A plain 0 is refused: it may be meant as
+/// "nothing at all" too.
+fn limit(text: &str, parse: fn(&str) -> Result<u64, String>) -> Result<u64, String> {
+    match text.trim() {
+        "none" => Ok(0),
+        _ => match parse(text)? {
+            0 => {
+                Err("0 is no limit that anything could run in; write \"none\" for no limit".into())
+            }
+            value => Ok(value),
+        },
+    }
 }
 
 /// "0.5" → 500, "2" → 2000.
@@ -65,30 +100,6 @@ fn parse_thousandths(text: &str) -> Option<u64> {
     whole.checked_mul(1000)?.checked_add(part)
 }
 
-/// Bytes → "512 MiB", "1.5 GiB".
-pub(crate) fn show_size(bytes: u64) -> String {
-    const NAMES: [&str; 5] = ["KiB", "MiB", "GiB", "TiB", "PiB"];
-    if bytes < 1024 {
-        return format!("{bytes} B");
-    }
-    let mut unit = 0;
-    let mut tenths = u128::from(bytes) * 10 / 1024;
-    while tenths >= 10_240 && unit + 1 < NAMES.len() {
-        tenths /= 1024;
-        unit += 1;
-    }
-    match tenths % 10 {
-        0 => format!("{} {}", tenths / 10, NAMES[unit]),
-        rest => format!("{}.{rest} {}", tenths / 10, NAMES[unit]),
-    }
-}
-
-/// Thousandths of a CPU → "0.5", "2".
-pub(crate) fn show_cpus(millis: u64) -> String {
-    let text = format!("{}.{:03}", millis / 1000, millis % 1000);
-    text.trim_end_matches('0').trim_end_matches('.').to_owned()
-}
-
 /// Microseconds → "3.4ms", "12.0s", "5m 3s", as exact as people need it.
 pub(crate) fn show_span_us(micros: u64) -> String {
     match micros {
@@ -109,11 +120,6 @@ pub(crate) fn show_age_s(seconds: u64) -> String {
         3_600..86_400 => format!("{}h", seconds / 3_600),
         _ => format!("{}d", seconds / 86_400),
     }
-}
-
-/// Milliseconds → "1h 30m", exactly.
-pub(crate) fn show_duration_ms(millis: u64) -> String {
-    humantime::format_duration(Duration::from_millis(millis)).to_string()
 }
 
 /// Unix milliseconds → RFC 3339 in UTC, to the millisecond.
@@ -146,9 +152,17 @@ mod tests {
         for wrong in ["0", "0.0001", "", ".", "two", "-1"] {
             assert!(parse_cpus(wrong).is_err(), "{wrong:?} was taken");
         }
-        assert_eq!(show_cpus(500), "0.5");
-        assert_eq!(show_cpus(2000), "2");
-        assert_eq!(show_cpus(20_000), "20");
+    }
+
+    #[test]
+    fn no_limit_is_asked_for_by_name() {
+        assert_eq!(parse_size_limit("none"), Ok(0));
+        assert_eq!(parse_size_limit("1k"), Ok(1024));
+        assert_eq!(parse_count_limit("7"), Ok(7));
+        assert!(parse_cpus_limit("0").is_err());
+        for zero in [parse_size_limit("0"), parse_count_limit("0")] {
+            assert!(zero.unwrap_err().contains("\"none\""));
+        }
     }
 
     #[test]
@@ -156,15 +170,6 @@ mod tests {
         assert_eq!(parse_duration_ms("10s"), Ok(10_000));
         assert_eq!(parse_duration_ms("1h30m"), Ok(5_400_000));
         assert!(parse_duration_ms("10").is_err());
-    }
-
-    #[test]
-    fn shown_sizes_are_short() {
-        assert_eq!(show_size(0), "0 B");
-        assert_eq!(show_size(1023), "1023 B");
-        assert_eq!(show_size(1536), "1.5 KiB");
-        assert_eq!(show_size(512 << 20), "512 MiB");
-        assert_eq!(show_size(u64::MAX), "16383.9 PiB");
     }
 
     #[test]

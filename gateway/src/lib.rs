@@ -17,4 +17,4 @@ pub mod service;
 pub mod state_dir;
 pub mod store;
 pub mod transport;
-mod units;
+pub mod units;

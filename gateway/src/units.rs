@@ -1,9 +1,10 @@
-//! Sizes, shares and durations as people read them.
+//! Sizes, shares and durations as people read them, the same in the gateway's messages and on the
+//! command line.
 
 use std::time::Duration;
 
 /// "512 MiB", "1.5 GiB": binary units, rounded down to a tenth.
-pub(crate) fn show_bytes(bytes: u64) -> String {
+pub fn show_size(bytes: u64) -> String {
     const NAMES: [&str; 6] = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
     if bytes < 1024 {
         return format!("{bytes} B");
@@ -20,8 +21,14 @@ pub(crate) fn show_bytes(bytes: u64) -> String {
     }
 }
 
-/// "1h 30m", to the millisecond.
-pub(crate) fn show_duration_ms(millis: u64) -> String {
+/// Thousandths of a CPU → "0.5", "2".
+pub fn show_cpus(millis: u64) -> String {
+    let text = format!("{}.{:03}", millis / 1000, millis % 1000);
+    text.trim_end_matches('0').trim_end_matches('.').to_owned()
+}
+
+/// Milliseconds → "1h 30m", exactly.
+pub fn show_duration_ms(millis: u64) -> String {
     humantime::format_duration(Duration::from_millis(millis)).to_string()
 }
 
@@ -31,11 +38,16 @@ mod tests {
 
     #[test]
     fn sizes_are_short_and_binary() {
-        let shown = [0, 1023, 1024, 1536, 8 << 20, (8 << 20) - 1, u64::MAX].map(show_bytes);
+        let shown = [0, 1023, 1024, 1536, 8 << 20, (8 << 20) - 1, u64::MAX].map(show_size);
         let expected = [
             "0 B", "1023 B", "1 KiB", "1.5 KiB", "8 MiB", "7.9 MiB", "15.9 EiB",
         ];
         assert_eq!(shown, expected);
+    }
+
+    #[test]
+    fn shares_are_written_without_needless_digits() {
+        assert_eq!([500, 2000, 20_000].map(show_cpus), ["0.5", "2", "20"]);
     }
 
     #[test]

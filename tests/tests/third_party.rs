@@ -129,11 +129,37 @@ fn a_driver_that_comes_later_and_comes_back_is_found() {
             gateway.ok(["run", "--driver", "late", "echo", "came"]),
             "came"
         );
+        // A driver that is gone removes nothing any more.
+        wait::until_true("its sandbox is removed", || {
+            gateway.ok(["ls", "--all", "--quiet"]).is_empty()
+        });
         driver.kill();
         drop(driver);
         let _ = fs::remove_file(&socket);
         complaint(&gateway, "late");
     }
+    process_works(&gateway);
+}
+
+#[test]
+fn what_a_driver_that_is_away_has_to_do_is_noted_and_done_when_it_is_back() {
+    let mut builder = TestGateway::builder();
+    let first = TestDriver::start(builder.home(), "away");
+    let gateway = builder
+        .config("default_driver = \"process\"")
+        .driver_socket("away", first.socket())
+        .start();
+    let id = gateway.create(["--driver", "away"]);
+    first.kill();
+    let ran = gateway.run(["rm", "--force", &id]);
+    ran.exited(125);
+    ran.says(["driver \"away\" is away", "noted", &id]);
+    assert_eq!(gateway.json(["inspect", &id])["state"], "DELETING");
+    drop(first);
+    let _second = TestDriver::start(gateway.home(), "away");
+    wait::until_true("it is removed", || {
+        gateway.ok(["ls", "--all", "--quiet"]).is_empty()
+    });
     process_works(&gateway);
 }
 

@@ -84,6 +84,8 @@ impl Intake {
             .0
             .extend(violations.into_iter().map(in_driver_config));
         if !problems.0.is_empty() {
+            let more = more_of_driver(&driver, &view, &spec, &problems).await;
+            problems.0.extend(more);
             return Err(ApiError::invalid("INVALID_SPEC", problems.0));
         }
         self.check_capabilities(&driver, &spec, needs)?;
@@ -339,6 +341,33 @@ impl Intake {
             problems.add("pty", "rows and columns are at most 65,535");
         }
     }
+}
+
+/// What the driver finds wrong beside that, so that everything is told at once. What the gateway
+/// found already is not told again in the driver's words.
+async fn more_of_driver(
+    driver: &Driver,
+    view: &DriverView,
+    spec: &SandboxSpec,
+    problems: &Problems,
+) -> Vec<Violation> {
+    if !view.is_usable() {
+        return Vec::new();
+    }
+    // A driver that does not answer now is asked again about a spec that is right.
+    let mut found = driver.validate(spec).await.unwrap_or_default();
+    let told: Vec<_> = problems
+        .0
+        .iter()
+        .map(|told| last_name(&told.field))
+        .collect();
+    found.retain(|violation| !told.contains(&last_name(&violation.field)));
+    found
+}
+
+/// The contracts' paths differ, the last names agree: `memory_bytes`, `limits.memory_bytes`.
+fn last_name(field: &str) -> &str {
+    field.rsplit('.').next().unwrap_or(field)
 }
 
 /// What the driver's schema calls by its own names.

@@ -1,5 +1,6 @@
 //! What callers do with sandboxes.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use cofferdam_proto::gateway::v1 as wire;
@@ -12,12 +13,14 @@ use super::intake::{cannot, idempotency, not_ready};
 use super::service::{Answer, STOP_GRACE_MAX_MS, page_size};
 use super::status::ApiError;
 use super::{Api, convert};
-use crate::driver::{Capabilities, Driver};
+use crate::driver::{Capabilities, Driver, DriverState, DriverView};
 use crate::model::SandboxState;
 use crate::sandbox::admission::{ExecutionNeeds, Problems};
 use crate::sandbox::{Ended, Sandbox, SandboxView, WishError, is_settled};
 
 const STOP_GRACE_DEFAULT: Duration = Duration::from_secs(10);
+/// How long a caller waits for a driver that has gone: one that is restarted is back much sooner.
+const AWAY_PATIENCE: Duration = Duration::from_secs(5);
 
 impl Api {
     pub(super) async fn create_sandbox(
@@ -138,10 +141,9 @@ impl Api {
             asked => Duration::from_millis(asked.min(STOP_GRACE_MAX_MS)),
         };
         sandbox.stop(grace).await.map_err(refused(name))?;
-        let done = sandbox
-            .wait_for(|view| is_settled(view.facts.state))
-            .await
-            .map_err(ended(name))?;
+        let stopped = sandbox.wait_for(|view| is_settled(view.facts.state));
+        let done = self.while_reached(&sandbox, stopped).await?;
+        let done = done.map_err(ended(name))?;
         if done.facts.state != SandboxState::Stopped {
             return Err(failed(&done).into());
         }
@@ -169,16 +171,14 @@ impl Api {
         let before = view.facts.state_time;
         sandbox.start().await.map_err(refused(name))?;
         let was_stopped = view.facts.state == SandboxState::Stopped;
-        let done = sandbox
-            .wait_for(|view| {
-                let facts = &view.facts;
-                let answered = !was_stopped
-                    || facts.state_time > before
-                    || facts.state != SandboxState::Stopped;
-                facts.state == SandboxState::Ready || (answered && is_settled(facts.state))
-            })
-            .await
-            .map_err(ended(name))?;
+        let started = sandbox.wait_for(|view| {
+            let facts = &view.facts;
+            let answered =
+                !was_stopped || facts.state_time > before || facts.state != SandboxState::Stopped;
+            facts.state == SandboxState::Ready || (answered && is_settled(facts.state))
+        });
+        let done = self.while_reached(&sandbox, started).await?;
+        let done = done.map_err(ended(name))?;
         if done.facts.state != SandboxState::Ready {
             return Err(failed(&done).into());
         }
@@ -208,7 +208,7 @@ impl Api {
         if request.wait {
             let gone = |view: &SandboxView| view.facts.state == SandboxState::Deleted;
             // Ended before we looked: that is what was waited for.
-            let _gone = sandbox.wait_for(gone).await;
+            let _gone = self.while_reached(&sandbox, sandbox.wait_for(gone)).await?;
         }
         Ok(Response::new(wire::DeleteSandboxResponse {}))
     }
@@ -259,6 +259,38 @@ impl Api {
         })
     }
 
+    /// Waits for what a driver has to do, but not for a driver that stays away: what was asked for is
+    /// stored, and goes on without its caller.
+    async fn while_reached<T>(
+        &self,
+        sandbox: &Sandbox,
+        done: impl Future<Output = T>,
+    ) -> Result<T, ApiError> {
+        let away = async {
+            let driver = match self.driver_of(sandbox) {
+                Ok(driver) => driver,
+                Err(error) => return error,
+            };
+            let mut changes = driver.changes();
+            let is_away = |view: &Arc<DriverView>| view.state != DriverState::Connected;
+            loop {
+                if changes.wait_for(is_away).await.is_err() {
+                    // The gateway is on its way out, and the sandbox's task with it.
+                    return std::future::pending().await;
+                }
+                let back = changes.wait_for(|view| !is_away(view));
+                if tokio::time::timeout(AWAY_PATIENCE, back).await.is_err() {
+                    return awaited(&driver, sandbox);
+                }
+            }
+        };
+        tokio::select! {
+            biased;
+            done = done => Ok(done),
+            error = away => Err(error),
+        }
+    }
+
     fn needs(
         &self,
         sandbox: &Sandbox,
@@ -272,6 +304,18 @@ impl Api {
         }
         Err(cannot(&driver, what))
     }
+}
+
+/// It is stored, and waits for its driver.
+fn awaited(driver: &Driver, sandbox: &Sandbox) -> ApiError {
+    let view = driver.view();
+    let (error, fix) = view.trouble().unwrap_or_default();
+    let message = format!(
+        "driver \"{}\" is away; this is noted, and done for {} when it is back: {error}",
+        driver.name(),
+        sandbox.id()
+    );
+    ApiError::new(Code::Unavailable, "DRIVER_UNAVAILABLE", message).hint(fix)
 }
 
 /// The task is gone: so is the sandbox, or the gateway is on its way out.

@@ -22,7 +22,7 @@ use crate::model::{
 use crate::output::OutputLog;
 use crate::sandbox::{NewSandbox, Sandbox, SandboxView, is_settled};
 use crate::state_dir::Trouble;
-use crate::units::show_bytes;
+use crate::units::show_size;
 
 /// How long a caller whose stream was cut may take to come back.
 const CALLER_ABSENCE: Duration = Duration::from_secs(10);
@@ -455,7 +455,7 @@ impl Runner {
         self.facts.end_time = UnixMillis::now();
         self.count_output();
         if self.discarded > 0 {
-            let bytes = show_bytes(self.discarded);
+            let bytes = show_size(self.discarded);
             let more = format!("; the last {bytes} of its output were not stored");
             ending.message.push_str(&more);
         }

@@ -11,6 +11,7 @@ use crate::model::{
     Environment, ImageSource, ImageSpec, Isolation, LimitSet, Mount, MountSource, NetworkClass,
     NetworkSpec, PullPolicy, ResourceLimits, SandboxName, SandboxSpec, UnixMillis,
 };
+use crate::units::{show_cpus, show_duration_ms, show_size};
 
 /// What a caller asks for. Empty and `None`: the default.
 #[derive(Debug, Clone, Default)]
@@ -48,6 +49,8 @@ const DISK_BYTES_MIN: u64 = 64 << 10;
 /// No machine is larger; more is a mistake in a unit.
 const MEMORY_BYTES_MAX: u64 = 64 << 40;
 const CPU_MILLIS_MAX: u64 = 4_096_000;
+/// The kernel's own.
+const PIDS_MAX: u64 = 4_194_304;
 const LABELS_MAX: usize = 64;
 const MOUNTS_MAX: usize = 64;
 const ENVIRONMENT_MAX: usize = 1_024;
@@ -204,7 +207,11 @@ fn lifetime(
     {
         problems.add(
             "lifetime_ms",
-            format!("{asked} is more than this gateway allows, {max}"),
+            format!(
+                "{} is more than this gateway allows, {}",
+                show_duration_ms(asked),
+                show_duration_ms(max)
+            ),
         );
     }
     asked
@@ -216,24 +223,14 @@ fn limits(
     maximum: &SandboxMaximum,
     problems: &mut Problems,
 ) -> ResourceLimits {
-    let mut pick = |field: &str, asked: Option<u64>, default, min, sane, max: Option<u64>| {
+    let mut pick = |field: &str, asked: Option<u64>, default, range: Range, max: Option<u64>| {
         let value = asked.unwrap_or(default);
-        let max = max.unwrap_or(u64::MAX).min(sane);
-        if value != 0 && value < min {
-            problems.add(field, format!("{value} is too small; use at least {min}"));
-        }
-        if value > max {
-            problems.add(
-                field,
-                format!("{value} is more than is possible here, {max}"),
-            );
-        }
-        if value == 0 && max < sane {
-            problems.add(
-                field,
-                format!("0 (no limit) is not allowed here; use at most {max}"),
-            );
-        }
+        problems
+            .0
+            .extend(range.problem(value, max).map(|message| Violation {
+                field: field.to_owned(),
+                message,
+            }));
         value
     };
     ResourceLimits {
@@ -241,40 +238,35 @@ fn limits(
             "memory_bytes",
             wishes.memory_bytes,
             defaults.memory_bytes,
-            MEMORY_BYTES_MIN,
-            MEMORY_BYTES_MAX,
+            Range(MEMORY_BYTES_MIN, MEMORY_BYTES_MAX, show_size),
             maximum.memory_bytes,
         ),
         cpu_millis: pick(
             "cpu_millis",
             wishes.cpu_millis,
             defaults.cpu_millis,
-            CPU_MILLIS_MIN,
-            CPU_MILLIS_MAX,
+            Range(CPU_MILLIS_MIN, CPU_MILLIS_MAX, show_cpus),
             maximum.cpu_millis,
         ),
         pids: pick(
             "pids",
             wishes.pids,
             defaults.pids,
-            PIDS_MIN,
-            4_194_304,
+            Range(PIDS_MIN, PIDS_MAX, |pids| pids.to_string()),
             maximum.pids,
         ),
         disk_bytes: pick(
             "disk_bytes",
             wishes.disk_bytes,
             defaults.disk_bytes,
-            DISK_BYTES_MIN,
-            MEMORY_BYTES_MAX,
+            Range(DISK_BYTES_MIN, MEMORY_BYTES_MAX, show_size),
             maximum.disk_bytes,
         ),
         tmp_bytes: pick(
             "tmp_bytes",
             wishes.tmp_bytes,
             defaults.tmp_bytes,
-            DISK_BYTES_MIN,
-            MEMORY_BYTES_MAX,
+            Range(DISK_BYTES_MIN, MEMORY_BYTES_MAX, show_size),
             maximum.tmp_bytes,
         ),
         required: LimitSet {
@@ -283,6 +275,39 @@ fn limits(
             pids: wishes.pids.is_some_and(|value| value > 0),
             disk: wishes.disk_bytes.is_some_and(|value| value > 0),
         },
+    }
+}
+
+/// What makes sense for a limit, from and to, and how people write its values.
+struct Range(u64, u64, fn(u64) -> String);
+
+impl Range {
+    /// What is wrong with a value; 0 is no limit. `max` is the operator's.
+    fn problem(&self, value: u64, max: Option<u64>) -> Option<String> {
+        let Self(least, most, show) = self;
+        match (value, max) {
+            (0, Some(max)) => Some(format!(
+                "no limit is not allowed here; use at most {}",
+                show(max)
+            )),
+            (0, None) => None,
+            (value, _) if value < *least => Some(format!(
+                "{} is too small; use at least {}",
+                show(value),
+                show(*least)
+            )),
+            (value, Some(max)) if value > max => Some(format!(
+                "{} is more than this gateway allows, {}",
+                show(value),
+                show(max)
+            )),
+            (value, _) if value > *most => Some(format!(
+                "{} is more than any machine has; use at most {}",
+                show(value),
+                show(*most)
+            )),
+            _ => None,
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::units::show_bytes;
+use crate::units::show_size;
 
 /// Nothing can be written now. Somebody has to do something about the machine, not about a request.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -22,7 +22,7 @@ pub enum Trouble {
 
 fn left(bytes: &Option<u64>) -> String {
     match bytes {
-        Some(bytes) => format!(" ({} left)", show_bytes(*bytes)),
+        Some(bytes) => format!(" ({} left)", show_size(*bytes)),
         None => String::new(),
     }
 }

@@ -45,6 +45,8 @@ pub struct SandboxRequest {
     /// "UID" or "UID:GID".
     #[prost(string, tag = "5")]
     pub user: ::prost::alloc::string::String,
+    /// Limits. Unset: the gateway's default. 0: no limit, where the operator allows that; it is recorded
+    /// among the sandbox's weaknesses.
     #[prost(uint64, optional, tag = "6")]
     pub memory_bytes: ::core::option::Option<u64>,
     #[prost(uint64, optional, tag = "7")]
