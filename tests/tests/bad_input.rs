@@ -7,7 +7,7 @@ use cofferdam_tests::home::Home;
 use cofferdam_tests::{TestGateway, User};
 
 /// A call, and what its error has to say.
-const REFUSED: [(&[&str], &[&str]); 17] = [
+const REFUSED: [(&[&str], &[&str]); 19] = [
     (&["create", "--driver", "nowhere"], &["nowhere", "process"]),
     (
         &["run", "--driver", "nowhere", "true"],
@@ -23,6 +23,11 @@ const REFUSED: [(&[&str], &[&str]); 17] = [
     (&["create", "--pids", "1"], &["--pids"]),
     (&["create", "--cpus=-1"], &["cpus"]),
     (&["create", "--disk", "many"], &["disk", "many"]),
+    (
+        &["create", "--disk", "512M"],
+        &["--disk", "memory", "1025 MiB"],
+    ),
+    (&["create", "--pids", "0"], &["--pids", "none"]),
     (&["create", "--name", "Not A Name"], &["--name", "a-z"]),
     (&["create", "--user", "somebody"], &["--user"]),
     (&["create", "--lifetime", "1000000h"], &["--lifetime"]),

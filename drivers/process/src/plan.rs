@@ -54,8 +54,8 @@ pub(crate) fn plan(
         "workspace",
         "must be /workspace on this driver",
     );
+    let limits = sandbox_limits(&spec.limits.unwrap_or_default(), &mut found);
     found.into_violations()?;
-    let limits = spec.limits.unwrap_or_default();
     Ok(SandboxPlan {
         sandbox_id: sandbox_id.to_owned(),
         callback_dir,
@@ -64,7 +64,7 @@ pub(crate) fn plan(
             gid: spec.gid,
             user: USER.to_owned(),
         },
-        limits: sandbox_limits(&limits),
+        limits,
         network: network(spec),
         binds,
         hostname: match spec.hostname.as_str() {
@@ -75,17 +75,69 @@ pub(crate) fn plan(
     })
 }
 
-fn sandbox_limits(limits: &ResourceLimits) -> SandboxLimits {
+/// Workspace, /tmp and /dev/shm are memory here. Filled to the brim they must leave some of it to
+/// processes, or every command that is started afterwards is killed for want of memory.
+fn sandbox_limits(limits: &ResourceLimits, found: &mut Violations) -> SandboxLimits {
     let limited = |value: u64| (value > 0).then_some(value);
+    let memory = limited(limits.memory_bytes);
+    let within = |asked: u64, share: fn(u64) -> u64| {
+        let asked = limited(asked).unwrap_or(TMPFS_BYTES_UNLIMITED);
+        memory.map_or(asked, |memory| asked.min(share(memory)))
+    };
+    let is_asked_for = limits.required.is_some_and(|required| required.disk);
+    if let Some(memory) = memory
+        && is_asked_for
+        && limits.disk_bytes > workspace_share(memory)
+    {
+        found.add(
+            "limits.disk_bytes",
+            format!(
+                "the workspace is memory on this driver, and may not take all of it: with {} of \
+                 memory at most {}; or give {} of memory",
+                mebibytes(memory),
+                mebibytes(workspace_share(memory)),
+                mebibytes(memory_for_workspace(limits.disk_bytes) + (1 << 20)),
+            ),
+        );
+    }
     SandboxLimits {
         cgroup: CgroupLimits {
-            memory_bytes: limited(limits.memory_bytes),
+            memory_bytes: memory,
             pids: limited(limits.pids),
             cpu_millis: limited(limits.cpu_millis),
         },
-        tmp_bytes: limited(limits.tmp_bytes).unwrap_or(TMPFS_BYTES_UNLIMITED),
-        workspace_bytes: limited(limits.disk_bytes).unwrap_or(TMPFS_BYTES_UNLIMITED),
+        tmp_bytes: within(limits.tmp_bytes, tmp_share),
+        workspace_bytes: within(limits.disk_bytes, workspace_share),
     }
+}
+
+/// What stays for processes and for the kernel's own bookkeeping, whatever is written: a tenth, and
+/// not less than a shell and a supervisor need.
+const RESERVE_BYTES: u64 = 24 << 20;
+
+/// What files may take of a memory limit.
+fn for_files(memory_bytes: u64) -> u64 {
+    let reserve = RESERVE_BYTES.max(memory_bytes / 10);
+    memory_bytes.saturating_sub(reserve).max(memory_bytes / 4)
+}
+
+fn workspace_share(memory_bytes: u64) -> u64 {
+    for_files(memory_bytes).saturating_mul(5) / 9
+}
+
+/// Of /tmp, and of /dev/shm.
+fn tmp_share(memory_bytes: u64) -> u64 {
+    for_files(memory_bytes).saturating_mul(2) / 9
+}
+
+/// The least memory with which a workspace of this size is possible.
+fn memory_for_workspace(disk_bytes: u64) -> u64 {
+    let with_reserve = (disk_bytes.div_ceil(5) * 9).saturating_add(RESERVE_BYTES);
+    disk_bytes.saturating_mul(2).max(with_reserve)
+}
+
+fn mebibytes(bytes: u64) -> String {
+    format!("{} MiB", bytes >> 20)
 }
 
 fn network(spec: &SandboxSpec) -> Network {

@@ -85,6 +85,40 @@ fn a_plain_spec_becomes_a_sealed_sandbox() {
 }
 
 #[test]
+fn what_is_memory_leaves_some_to_processes() {
+    let limits = |memory: u64, disk: u64, tmp: u64, asked| SandboxSpec {
+        limits: Some(ResourceLimits {
+            memory_bytes: memory << 20,
+            disk_bytes: disk << 20,
+            tmp_bytes: tmp << 20,
+            required: Some(Limits {
+                disk: asked,
+                ..Limits::default()
+            }),
+            ..ResourceLimits::default()
+        }),
+        ..spec()
+    };
+    let sizes = |spec| {
+        let limits = plan_of(&spec).unwrap().limits;
+        (limits.workspace_bytes >> 20, limits.tmp_bytes >> 20)
+    };
+    assert_eq!(sizes(limits(512, 512, 100, false)), (256, 100));
+    assert_eq!(sizes(limits(96, 0, 0, false)), (40, 16));
+    assert_eq!(sizes(limits(16, 512, 100, false)), (2, 0));
+    assert_eq!(sizes(limits(512, 256, 8, true)), (256, 8));
+    assert_eq!(sizes(limits(0, 512, 100, true)), (512, 100));
+    let found = plan_of(&limits(512, 512, 100, true)).unwrap_err();
+    assert_eq!(found[0].field, "limits.disk_bytes");
+    let fix = "with 512 MiB of memory at most 256 MiB; or give 1025 MiB of memory";
+    assert!(found[0].message.ends_with(fix), "{found:?}");
+    for disk in [1, 16, 40, 100, 512, 4096] {
+        let enough = (memory_for_workspace(disk << 20) >> 20) + 1;
+        assert_eq!(sizes(limits(enough, disk, 0, true)).0, disk, "{enough}");
+    }
+}
+
+#[test]
 fn everything_that_can_be_asked_for_reaches_the_plan() {
     let spec = SandboxSpec {
         limits: Some(ResourceLimits {
