@@ -177,8 +177,20 @@ impl Callback {
 
     /// The same, as long as one likes to wait.
     pub(crate) async fn session_within(&self, patience: Duration) -> Option<Session> {
+        self.session_that(patience, |_| true).await
+    }
+
+    /// A session that is wanted.
+    pub(crate) async fn session_that(
+        &self,
+        patience: Duration,
+        is_wanted: impl Fn(&Session) -> bool,
+    ) -> Option<Session> {
         let mut state = self.0.state.subscribe();
-        let is_up = |state: &State| state.session.as_ref().is_some_and(Session::is_up);
+        let is_up = |state: &State| {
+            let session = state.session.as_ref();
+            session.is_some_and(|session| session.is_up() && is_wanted(session))
+        };
         let found = timeout(patience, state.wait_for(is_up)).await.ok()?.ok()?;
         found.session.clone()
     }

@@ -4,13 +4,18 @@ mod bounds;
 mod configure;
 mod create;
 mod delete;
+mod ending;
 mod everything;
 mod exec;
 mod fingerprint;
 mod future;
 mod handshake;
+mod list;
+mod recover;
 mod schemas;
+mod stop;
 mod validate;
+mod watch;
 
 use crate::Case;
 
@@ -24,6 +29,11 @@ const GROUPS: &[&[Case]] = &[
     future::CASES,
     create::CASES,
     delete::CASES,
+    stop::CASES,
+    list::CASES,
+    watch::CASES,
+    ending::CASES,
+    recover::CASES,
     exec::CASES,
     // Last: they tell what was seen in all the others.
     everything::CASES,

@@ -10,12 +10,13 @@ use cofferdam_gateway::transport;
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 use tokio::process::{Child, Command};
-use tokio::time::timeout;
-
-use crate::wait;
+use tokio::time::{Instant, sleep, timeout};
 
 /// What is kept of its log: the last so many bytes.
 const LOG_BYTES_MAX: usize = 256 * 1024;
+
+/// Between two attempts to reach a driver that has just been started.
+const LOOK_INTERVAL: Duration = Duration::from_millis(20);
 
 /// After SIGTERM, until SIGKILL.
 const END_PATIENCE: Duration = Duration::from_secs(20);
@@ -73,29 +74,26 @@ impl Program {
             .map_err(|error| format!("cannot start `{shown}`: {error}"))?;
         self.log.take(started.stdout.take());
         self.log.take(started.stderr.take());
-        let socket = self.socket.clone();
-        let listens = wait::until(self.patience, async || {
+        let end = Instant::now() + self.patience;
+        while transport::connect(&self.socket).await.is_err() {
             if let Ok(Some(status)) = started.try_wait() {
-                return Some(Err(status));
+                return Err(format!(
+                    "`{shown}` ended ({status}) before it listened; its last words: {}",
+                    self.log.tail()
+                ));
             }
-            transport::connect(&socket).await.ok().map(|_| Ok(()))
-        });
-        match listens.await {
-            Some(Ok(())) => {
-                *child = Some(started);
-                Ok(())
+            if Instant::now() >= end {
+                return Err(format!(
+                    "`{shown}` does not listen on {} after {} s; its last words: {}",
+                    self.socket.display(),
+                    self.patience.as_secs(),
+                    self.log.tail()
+                ));
             }
-            Some(Err(status)) => Err(format!(
-                "`{shown}` ended ({status}) before it listened; its last words: {}",
-                self.log.tail()
-            )),
-            None => Err(format!(
-                "`{shown}` does not listen on {} after {} s; its last words: {}",
-                self.socket.display(),
-                self.patience.as_secs(),
-                self.log.tail()
-            )),
+            sleep(LOOK_INTERVAL).await;
         }
+        *child = Some(started);
+        Ok(())
     }
 
     /// SIGKILL: no chance to tidy up.

@@ -10,7 +10,7 @@ use crate::callback::{Callback, Session, Token};
 use crate::case::Stop;
 use crate::driver::Driver;
 use crate::suite::Suite;
-use crate::{random, wait};
+use crate::random;
 
 /// Between two looks at a driver that tells nothing by itself.
 const LOOK_INTERVAL: std::time::Duration = std::time::Duration::from_millis(50);
@@ -233,12 +233,11 @@ impl Subject {
         let callback = self.callback()?;
         self.suite
             .step("waiting for the supervisor of the next boot");
-        let found = wait::until(self.suite.patience(), async || {
-            callback
-                .current()
-                .filter(|session| session.boot_id() != before.boot_id())
-        });
-        found.await.ok_or_else(|| {
+        let is_new = |session: &Session| session.boot_id() != before.boot_id();
+        let found = callback
+            .session_that(self.suite.patience(), is_new)
+            .await;
+        found.ok_or_else(|| {
             Stop::failed("no supervisor of a new boot has called on the byte stream")
         })
     }

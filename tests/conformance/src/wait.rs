@@ -1,28 +1,8 @@
-//! Waiting for facts, for as long as is bearable. The only place that sleeps.
+//! The wall clock, by which deadlines go.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use tokio::time::{Instant, sleep};
-
-/// Between two looks.
-const INTERVAL: Duration = Duration::from_millis(20);
-
-/// Looks until there is something, or the time has passed.
-pub(crate) async fn until<T>(
-    patience: Duration,
-    mut look: impl AsyncFnMut() -> Option<T>,
-) -> Option<T> {
-    let end = Instant::now() + patience;
-    loop {
-        if let Some(found) = look().await {
-            return Some(found);
-        }
-        if Instant::now() >= end {
-            return None;
-        }
-        sleep(INTERVAL).await;
-    }
-}
+use tokio::time::sleep;
 
 /// Unix milliseconds.
 pub(crate) fn now_ms() -> u64 {

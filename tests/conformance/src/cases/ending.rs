@@ -1,0 +1,262 @@
+//! How sandboxes end by themselves: at their deadline, whoever has died by then, and with a reason
+//! that a program can read.
+
+use std::time::Duration;
+
+use cofferdam_proto::compute::v1::{Sandbox, SandboxSpec, SandboxState, TerminationReason};
+use tonic::Code;
+
+use crate::answer::refused_with;
+use crate::case::{Case, Stop, Verdict, ensure, run};
+use crate::needs::Need;
+use crate::spec::expire_in;
+use crate::subject::Subject;
+use crate::suite::Suite;
+use crate::wait;
+
+/// From its making to its end.
+const LIFETIME: Duration = Duration::from_secs(4);
+
+/// After the deadline, until everything must be gone.
+pub(super) const SLACK: Duration = Duration::from_secs(10);
+
+const ENFORCE: &str = "let somebody end the sandbox who needs neither the gateway nor the \
+                       supervisor: the platform, or a process of your own";
+
+const SUPERVISED: &[Need] = &[Need::Supervised];
+
+pub(super) const CASES: &[Case] = &[
+    Case {
+        id: "core.deadline.enforced",
+        source: "SandboxSpec.expire_time_unix_ms",
+        says: "The driver or the platform removes the sandbox's processes then, also when the \
+               supervisor does not end itself.",
+        fix: ENFORCE,
+        needs: SUPERVISED,
+        run: run!(enforced),
+    },
+    Case {
+        id: "core.deadline.gateway-gone",
+        source: "CreateSandbox",
+        says: "At `expire_time_unix_ms` the processes are removed even if the gateway never calls \
+               again.",
+        fix: ENFORCE,
+        needs: &[],
+        run: run!(gateway_gone),
+    },
+    Case {
+        id: "core.deadline.for-good",
+        source: "TerminationReason.DEADLINE",
+        says: "The state is FAILED_STATE, and it must not run again: a start is \
+               FAILED_PRECONDITION, a delete works.",
+        fix: "refuse to start what has failed or expired",
+        needs: &[Need::StopStart],
+        run: run!(for_good),
+    },
+    Case {
+        id: "core.deadline.stopped",
+        source: "StartSandbox",
+        says: "A stopped sandbox whose expire time has passed is not started any more.",
+        fix: "compare the expire time with the clock before a start",
+        needs: &[Need::StopStart],
+        run: run!(stopped),
+    },
+    Case {
+        id: "core.ending.exit-code",
+        source: "TerminationReason.EXITED",
+        says: "The supervisor ended by itself, with this code; the sandbox is STOPPED.",
+        fix: "take the exit code of the first process from the platform, and pass it on",
+        needs: SUPERVISED,
+        run: run!(exit_code),
+    },
+    Case {
+        id: "core.ending.success",
+        source: "TerminationReason.EXITED",
+        says: "A supervisor that was told to end ends with code 0, and that is EXITED, too.",
+        fix: "tell an end by itself from a stop by request",
+        needs: SUPERVISED,
+        run: run!(success),
+    },
+    Case {
+        id: "core.ending.bad-supervisor",
+        source: "Supervisor.sha256",
+        says: "A driver checks the digest before it uses the file.",
+        fix: "hash the very bytes that are handed to the sandbox, and refuse others",
+        needs: SUPERVISED,
+        run: run!(bad_supervisor),
+    },
+];
+
+fn short_lived(suite: &Suite) -> Result<Subject, Stop> {
+    suite.subject_with(SandboxSpec {
+        expire_time_unix_ms: expire_in(LIFETIME),
+        ..suite.spec()
+    })
+}
+
+/// What it must look like after its deadline.
+pub(super) fn must_have_expired(sandbox: &Sandbox, expire_time_unix_ms: u64) -> Verdict {
+    let state = sandbox.state();
+    ensure!(
+        state == SandboxState::FailedState,
+        "it is {} after its deadline",
+        state.as_str_name()
+    );
+    let Some(ended) = &sandbox.termination else {
+        crate::case::fail!("it has no termination");
+    };
+    let reason = ended.reason();
+    ensure!(
+        reason == TerminationReason::Deadline,
+        "the reason is {}: {:?}",
+        reason.as_str_name(),
+        ended.message
+    );
+    let slack_ms = u64::try_from(SLACK.as_millis()).unwrap_or(u64::MAX);
+    let (at, due) = (ended.time_unix_ms, expire_time_unix_ms);
+    // Clocks are read twice.
+    ensure!(
+        at + 1000 >= due && at <= due + slack_ms,
+        "it was due at {due} and ended at {at}"
+    );
+    Ok(())
+}
+
+async fn enforced(suite: Suite) -> Verdict {
+    let driver = suite.driver().await?;
+    let subject = short_lived(&suite)?;
+    subject.ready(&driver).await?;
+    let session = subject.session().await?;
+    // The supervisor would end itself, which proves nothing about the driver.
+    session
+        .set_expire_time(expire_in(Duration::from_secs(3600)))
+        .await?;
+    suite.step("waiting for the sandbox's deadline");
+    wait::until_wall_clock(subject.spec.expire_time_unix_ms).await;
+    ensure!(
+        session.ends_within(SLACK).await,
+        "the supervisor still answers {} s after the deadline",
+        SLACK.as_secs()
+    );
+    let sandbox = subject.observed(&driver, SandboxState::FailedState).await?;
+    must_have_expired(&sandbox, subject.spec.expire_time_unix_ms)
+}
+
+async fn gateway_gone(suite: Suite) -> Verdict {
+    let driver = suite.driver().await?;
+    let subject = short_lived(&suite)?;
+    subject.ready(&driver).await?;
+    if let Some(callback) = &subject.callback {
+        let session = callback.session().await?;
+        session
+            .set_expire_time(expire_in(Duration::from_secs(3600)))
+            .await?;
+        callback.close();
+        session.cut();
+    }
+    driver.hang_up().await;
+    suite.step("waiting for the sandbox's deadline, with the gateway gone");
+    wait::until_wall_clock(subject.spec.expire_time_unix_ms).await;
+    tokio::time::sleep(SLACK / 4).await;
+    if let Some(callback) = &subject.callback {
+        callback.listen()?;
+        let lives = callback.session_within(SLACK / 2).await.is_some();
+        ensure!(
+            !lives,
+            "the supervisor lives on and has called again after the deadline"
+        );
+    }
+    let driver = suite.driver().await?;
+    let sandbox = subject.observed(&driver, SandboxState::FailedState).await?;
+    must_have_expired(&sandbox, subject.spec.expire_time_unix_ms)
+}
+
+async fn for_good(suite: Suite) -> Verdict {
+    let driver = suite.driver().await?;
+    let mut subject = short_lived(&suite)?;
+    subject.ready(&driver).await?;
+    suite.step("waiting for the sandbox's deadline");
+    wait::until_wall_clock(subject.spec.expire_time_unix_ms).await;
+    let sandbox = subject.observed(&driver, SandboxState::FailedState).await?;
+    must_have_expired(&sandbox, subject.spec.expire_time_unix_ms)?;
+    refused_with(subject.start(&driver).await, Code::FailedPrecondition)?;
+    driver.delete(&subject.id).await?;
+    subject.must_be_gone(&driver).await
+}
+
+async fn stopped(suite: Suite) -> Verdict {
+    let driver = suite.driver().await?;
+    let mut subject = short_lived(&suite)?;
+    subject.ready(&driver).await?;
+    driver.stop(&subject.id, 500).await?;
+    wait::until_wall_clock(subject.spec.expire_time_unix_ms + 500).await;
+    refused_with(subject.start(&driver).await, Code::FailedPrecondition)?;
+    driver.delete(&subject.id).await?;
+    subject.must_be_gone(&driver).await
+}
+
+/// STOPPED, EXITED, with this code.
+fn must_have_exited(sandbox: &Sandbox, code: i32) -> Verdict {
+    let Some(ended) = &sandbox.termination else {
+        crate::case::fail!("it has no termination");
+    };
+    let reason = ended.reason();
+    ensure!(
+        reason == TerminationReason::Exited && ended.exit_code == code,
+        "its supervisor ended with code {code}, and the termination is {} with exit_code {}",
+        reason.as_str_name(),
+        ended.exit_code
+    );
+    Ok(())
+}
+
+async fn exit_code(suite: Suite) -> Verdict {
+    let (driver, subject, session) = suite.with_session().await?;
+    // Its own deadline, which the driver does not know of: it ends itself with 124.
+    session.set_expire_time(wait::now_ms() + 200).await?;
+    let sandbox = subject.observed(&driver, SandboxState::Stopped).await?;
+    must_have_exited(&sandbox, 124)
+}
+
+async fn success(suite: Suite) -> Verdict {
+    let (driver, subject, session) = suite.with_session().await?;
+    session.shut_down().await?;
+    let sandbox = subject.observed(&driver, SandboxState::Stopped).await?;
+    must_have_exited(&sandbox, 0)
+}
+
+async fn bad_supervisor(suite: Suite) -> Verdict {
+    let stranger = suite.stranger().await?;
+    let mut hello = stranger.hello(suite.gateway_id());
+    if let Some(supervisor) = hello.supervisor.as_mut() {
+        supervisor.sha256 = vec![0x55; 32].into();
+    }
+    stranger.handshake(hello).await?;
+    stranger.configure(&suite.options().config.settings).await?;
+    let subject = suite.subject()?;
+    let verdict = match subject.create(&stranger).await {
+        // At once, or when it is used.
+        Err(_) => Ok(()),
+        Ok(_) => match subject.observed(&stranger, SandboxState::FailedState).await {
+            Ok(sandbox) => {
+                let reason = sandbox.termination.unwrap_or_default().reason();
+                let expected = TerminationReason::SupervisorStartFailed;
+                match reason == expected {
+                    true => Ok(()),
+                    false => Err(Stop::failed(format!(
+                        "the reason is {} where {} was expected",
+                        reason.as_str_name(),
+                        expected.as_str_name()
+                    ))),
+                }
+            }
+            Err(_) => Err(Stop::failed(
+                "a sandbox was started with a supervisor whose digest is another than the \
+                 handshake's",
+            )),
+        },
+    };
+    // The right one again, for whoever comes after.
+    suite.driver().await?;
+    verdict
+}
