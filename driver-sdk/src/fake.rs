@@ -25,7 +25,7 @@ use crate::error::DriverError;
 use crate::handle::{self, HandleRecord};
 use crate::proto::{
     Capabilities, FingerprintResponse, ImageSources, Isolation, NetworkClass, ReadConsoleRequest,
-    Resources, Sandbox, SandboxSpec, SandboxState, TerminationReason,
+    Resources, Sandbox, SandboxSpec, SandboxState, Termination, TerminationReason,
 };
 use crate::supervisor::{SupervisorCache, Token};
 use crate::watch::Observations;
@@ -98,6 +98,8 @@ struct Entry {
     workspace: PathBuf,
     console: Console,
     child: Option<Child>,
+    /// Somebody has asked for the end of this boot, which is why it ends.
+    is_stopping: bool,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -167,6 +169,15 @@ impl FakeDriver {
         Ok(entry.child.clone())
     }
 
+    /// From now on the end of this boot is one that was asked for.
+    fn begin_stop(&self, key: &Key) -> Result<Option<Child>, DriverError> {
+        let mut state = self.lock();
+        let entry = state.sandboxes.get_mut(key);
+        let entry = entry.ok_or_else(|| DriverError::sandbox_not_found(&key.1))?;
+        entry.is_stopping = entry.child.is_some();
+        Ok(entry.child.clone())
+    }
+
     fn accept(&self, key: &Key, request: &CreateRequest) -> Result<(), DriverError> {
         let workspace = std::env::temp_dir()
             .join(format!("cofferdam-fake-{}", self.context.incarnation))
@@ -192,6 +203,7 @@ impl FakeDriver {
             workspace,
             console: Console::new(),
             child: None,
+            is_stopping: false,
         };
         state.sandboxes.insert(key.clone(), entry);
         Ok(())
@@ -301,14 +313,17 @@ impl ComputeDriver for FakeDriver {
         token: Token,
     ) -> Result<Sandbox, DriverError> {
         let sandbox = self.get(call, sandbox_id).await?;
+        let refused = |why, fix| DriverError::precondition("SANDBOX_STATE", sandbox_id, why, fix);
         match sandbox.state() {
+            SandboxState::Stopped if self.expire_time_ms(&key(call, sandbox_id)) <= now_ms() => {
+                let why = "the sandbox's expire time has passed";
+                Err(refused(why, "delete it, and make a new one"))
+            }
             SandboxState::Stopped => {
                 let supervisor = call.gateway.supervisor.as_ref();
                 self.boot(&key(call, sandbox_id), supervisor, token).await
             }
-            SandboxState::FailedState | SandboxState::Deleting => Err(DriverError::precondition(
-                "SANDBOX_STATE",
-                sandbox_id,
+            SandboxState::FailedState | SandboxState::Deleting => Err(refused(
                 "a sandbox that has failed cannot be started",
                 "delete it",
             )),
@@ -323,7 +338,8 @@ impl ComputeDriver for FakeDriver {
         grace: Duration,
     ) -> Result<Sandbox, DriverError> {
         let key = key(call, sandbox_id);
-        if let Some(child) = self.child(&key)? {
+        if let Some(child) = self.begin_stop(&key)? {
+            // Cancelled here, it is told as stopped by request when it has ended.
             child.kill(grace).await;
         }
         self.update(&key, |entry| {
@@ -331,9 +347,8 @@ impl ComputeDriver for FakeDriver {
                 entry.sandbox.state(),
                 SandboxState::Creating | SandboxState::Running
             ) {
-                let reason = TerminationReason::StoppedByRequest;
                 entry.sandbox.set_state(SandboxState::Stopped);
-                entry.sandbox.termination = Some(termination(reason, "stopped", now_ms()));
+                entry.sandbox.termination = Some(stopped());
                 entry.child = None;
             }
         })
@@ -385,6 +400,11 @@ impl ComputeDriver for FakeDriver {
         let directory = format!("cofferdam-fake-{}", self.context.incarnation);
         let _ = std::fs::remove_dir_all(std::env::temp_dir().join(directory));
     }
+}
+
+fn stopped() -> Termination {
+    let reason = TerminationReason::StoppedByRequest;
+    termination(reason, "stopped", now_ms())
 }
 
 fn key(call: &Call, sandbox_id: &str) -> Key {

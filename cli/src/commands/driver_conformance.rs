@@ -89,10 +89,10 @@ pub(crate) async fn run(args: Args, ui: &Ui) -> Result<u8, CommandError> {
     };
     let interrupt = options.interrupt.clone();
     let interrupted = async {
-        let _ = tokio::signal::ctrl_c().await;
+        ctrl_c().await;
         interrupt.cancel();
         // What was made is being removed; who is in a hurry presses again.
-        let _ = tokio::signal::ctrl_c().await;
+        ctrl_c().await;
     };
     let result = tokio::select! {
         result = cofferdam_conformance::run(options, watched) => result,
@@ -115,6 +115,13 @@ pub(crate) async fn run(args: Args, ui: &Ui) -> Result<u8, CommandError> {
     } else {
         EXIT_FAILED
     })
+}
+
+/// Waits until somebody presses Ctrl-C: for ever, where nobody can be told of that.
+async fn ctrl_c() {
+    if tokio::signal::ctrl_c().await.is_err() {
+        std::future::pending::<()>().await;
+    }
 }
 
 fn options(args: Args) -> Result<Options, CommandError> {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::child::{self, Child};
-use super::{Entry, FakeDriver, Key, now_ms};
+use super::{Entry, FakeDriver, Key, now_ms, stopped};
 use crate::capabilities::termination;
 use crate::error::DriverError;
 use crate::proto::{Sandbox, SandboxState, Supervisor, Termination, TerminationReason};
@@ -23,6 +23,7 @@ impl FakeDriver {
             entry.sandbox.boots += 1;
             entry.sandbox.set_state(SandboxState::Creating);
             entry.sandbox.termination = None;
+            entry.is_stopping = false;
         })?;
         if !run_supervisor {
             let running = self.running(key, None)?;
@@ -128,13 +129,16 @@ impl FakeDriver {
                     true => SandboxState::FailedState,
                     false => SandboxState::Stopped,
                 });
-                entry.sandbox.termination = Some(why);
+                entry.sandbox.termination = Some(match entry.is_stopping && !for_good {
+                    true => stopped(),
+                    false => why,
+                });
                 entry.child = None;
             }
         });
     }
 
-    fn expire_time_ms(&self, key: &Key) -> u64 {
+    pub(super) fn expire_time_ms(&self, key: &Key) -> u64 {
         let state = self.lock();
         let entry = state.sandboxes.get(key);
         entry.map_or(u64::MAX, |entry| entry.spec.expire_time_unix_ms)

@@ -72,7 +72,7 @@ impl fmt::Display for Refused {
             }
             How::Silent(waited) => write!(
                 f,
-                "{rpc} did not answer within {:.1} s, though its deadline had passed",
+                "{rpc} gave no answer within {:.1} s",
                 waited.as_secs_f64()
             ),
             How::Cut(reason) => write!(f, "the connection ended in {rpc}: {reason}"),

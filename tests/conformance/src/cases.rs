@@ -10,10 +10,15 @@ mod exec;
 mod fingerprint;
 mod future;
 mod handshake;
+mod killed;
 mod list;
 mod recover;
+mod restart;
+mod rpc;
 mod schemas;
+mod secrets;
 mod stop;
+mod streams;
 mod validate;
 mod watch;
 
@@ -34,7 +39,12 @@ const GROUPS: &[&[Case]] = &[
     watch::CASES,
     ending::CASES,
     recover::CASES,
+    rpc::CASES,
+    secrets::CASES,
     exec::CASES,
+    streams::CASES,
+    restart::CASES,
+    killed::CASES,
     // Last: they tell what was seen in all the others.
     everything::CASES,
 ];

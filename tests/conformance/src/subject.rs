@@ -9,8 +9,8 @@ use crate::answer::Refused;
 use crate::callback::{Callback, Session, Token};
 use crate::case::Stop;
 use crate::driver::Driver;
-use crate::suite::Suite;
 use crate::random;
+use crate::suite::Suite;
 
 /// Between two looks at a driver that tells nothing by itself.
 const LOOK_INTERVAL: std::time::Duration = std::time::Duration::from_millis(50);
@@ -142,6 +142,23 @@ impl Subject {
         self.callback.as_ref().ok_or_else(none)
     }
 
+    /// The session that is up now, if there is one.
+    pub(crate) fn current(&self) -> Option<Session> {
+        self.callback.as_ref().and_then(Callback::current)
+    }
+
+    /// The session of this boot: the same one, or the next after it was cut.
+    pub(crate) async fn same_boot(&self, before: &Session) -> Result<Session, Stop> {
+        let callback = self.callback()?;
+        self.suite.step("waiting for the supervisor to call again");
+        let is_same = |session: &Session| session.boot_id() == before.boot_id();
+        let found = callback.session_that(self.suite.patience(), is_same).await;
+        let session = found
+            .ok_or_else(|| Stop::failed("its supervisor does not call again on the byte stream"))?;
+        session.must_answer().await?;
+        Ok(session)
+    }
+
     /// Makes it, and waits until it runs and can be used.
     pub(crate) async fn ready(&self, driver: &Driver) -> Result<wire::CreateSandboxResponse, Stop> {
         let answer = self.create(driver).await?;
@@ -234,9 +251,7 @@ impl Subject {
         self.suite
             .step("waiting for the supervisor of the next boot");
         let is_new = |session: &Session| session.boot_id() != before.boot_id();
-        let found = callback
-            .session_that(self.suite.patience(), is_new)
-            .await;
+        let found = callback.session_that(self.suite.patience(), is_new).await;
         found.ok_or_else(|| {
             Stop::failed("no supervisor of a new boot has called on the byte stream")
         })

@@ -172,6 +172,29 @@ impl Suite {
         self.0.program.is_some()
     }
 
+    /// SIGKILL to the driver. Every connection to it ends.
+    pub(crate) async fn kill_driver(&self) -> Result<(), Stop> {
+        self.step("killing the driver");
+        self.started()?.kill().await.map_err(Stop::failed)
+    }
+
+    /// Starts it again.
+    pub(crate) async fn start_driver(&self) -> Result<(), Stop> {
+        self.step("starting the driver again");
+        let started = self.started()?.start().await;
+        started.map_err(|problem| {
+            Stop::failed(problem).with_fix(
+                "let a driver start wherever another one has died: a socket on which nobody \
+                 listens any more is in nobody's way, nor is what it has left on the platform",
+            )
+        })
+    }
+
+    fn started(&self) -> Result<&Program, Stop> {
+        let none = || Stop::Skipped("the suite has not started this driver".to_owned());
+        self.program().ok_or_else(none)
+    }
+
     pub(crate) fn tasks(&self) -> &TaskTracker {
         &self.0.tasks
     }

@@ -9,6 +9,7 @@ use cofferdam_proto::supervisor::v1::{
     ConfigureRequest, PingRequest, PingResponse, ShutdownRequest,
 };
 use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
 use tonic::{Request, Status};
 
 use crate::case::Stop;
@@ -24,6 +25,8 @@ pub(crate) struct Session {
     boot_id: [u8; BOOT_ID_BYTES],
     version: String,
     channel: Channel,
+    /// It was cut here, so it is over, though its end takes a moment.
+    is_cut: CancellationToken,
 }
 
 impl Session {
@@ -32,6 +35,7 @@ impl Session {
             boot_id,
             version,
             channel,
+            is_cut: CancellationToken::new(),
         }
     }
 
@@ -50,11 +54,12 @@ impl Session {
     }
 
     pub(crate) fn is_up(&self) -> bool {
-        !self.channel.is_closed()
+        !self.is_cut.is_cancelled() && !self.channel.is_closed()
     }
 
     /// Ends the stream; the supervisor calls again.
     pub(crate) fn cut(&self) {
+        self.is_cut.cancel();
         self.channel.cut();
     }
 

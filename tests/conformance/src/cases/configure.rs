@@ -65,10 +65,7 @@ async fn first(suite: Suite) -> Verdict {
 async fn same_again(suite: Suite) -> Verdict {
     let (driver, subject) = suite.with_sandbox().await?;
     let before = driver.get(&subject.id).await?;
-    let session = subject
-        .callback
-        .as_ref()
-        .and_then(|callback| callback.current());
+    let session = subject.current();
     let settings = &suite.options().config.settings;
     driver.configure(settings).await?;
     driver.configure(settings).await?;

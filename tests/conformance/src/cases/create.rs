@@ -166,10 +166,7 @@ async fn idempotent(suite: Suite) -> Verdict {
     let subject = suite.subject()?;
     let first = subject.ready(&driver).await?;
     let before = driver.get(&subject.id).await?;
-    let session = subject
-        .callback
-        .as_ref()
-        .and_then(|callback| callback.current());
+    let session = subject.current();
     let again = subject.create(&driver).await?;
     ensure!(
         first.handle == again.handle,
@@ -187,10 +184,7 @@ async fn idempotent(suite: Suite) -> Verdict {
 async fn token_once(suite: Suite) -> Verdict {
     let (driver, subject) = suite.with_sandbox().await?;
     let before = driver.get(&subject.id).await?;
-    let session = subject
-        .callback
-        .as_ref()
-        .and_then(|callback| callback.current());
+    let session = subject.current();
     let mut request = subject.request();
     let other = crate::random::bytes::<32>();
     suite.recorder().keep_secret("a bootstrap_token", &other);
@@ -211,10 +205,7 @@ async fn token_once(suite: Suite) -> Verdict {
 async fn other_spec(suite: Suite) -> Verdict {
     let (driver, subject) = suite.with_sandbox().await?;
     let before = driver.get(&subject.id).await?;
-    let session = subject
-        .callback
-        .as_ref()
-        .and_then(|callback| callback.current());
+    let session = subject.current();
     let mut more_labels = subject.request();
     let mut less_memory = subject.request();
     if let Some(spec) = more_labels.spec.as_mut() {

@@ -2,14 +2,20 @@
 
 use std::time::Duration;
 
-use cofferdam_proto::compute::v1::SandboxState;
+use cofferdam_proto::compute::v1 as wire;
+use cofferdam_proto::compute::v1::{SandboxSpec, SandboxState};
 use futures_util::future::join_all;
 
 use crate::case::{Case, Verdict, ensure, run};
 use crate::needs::Need;
 use crate::process::{Process, shell};
+use crate::spec::expire_in;
 use crate::suite::Suite;
+use crate::wait;
 use crate::watcher::Watcher;
+
+/// When a sandbox expires that is to fail.
+const SOON: Duration = Duration::from_secs(2);
 
 pub(super) const CASES: &[Case] = &[
     Case {
@@ -45,6 +51,30 @@ pub(super) const CASES: &[Case] = &[
         run: run!(stopped),
     },
     Case {
+        id: "core.delete.ended",
+        source: "DeleteSandbox",
+        says: "Legal in every state: STOPPED by itself.",
+        fix: "remove what is left of a sandbox whose supervisor has ended",
+        needs: &[Need::Supervised],
+        run: run!(ended),
+    },
+    Case {
+        id: "core.delete.failed",
+        source: "DeleteSandbox",
+        says: "Legal in every state: FAILED_STATE, in which only Delete helps.",
+        fix: "remove what is left of a sandbox that has failed",
+        needs: &[],
+        run: run!(failed),
+    },
+    Case {
+        id: "core.delete.paused",
+        source: "DeleteSandbox",
+        says: "Legal in every state: PAUSED.",
+        fix: "thaw a frozen sandbox before or while it is killed",
+        needs: &[Need::Pause],
+        run: run!(paused),
+    },
+    Case {
         id: "core.delete.creating",
         source: "DeleteSandbox",
         says: "Legal while it is being created: it takes over from any other operation, which ends \
@@ -73,10 +103,7 @@ async fn unknown(suite: Suite) -> Verdict {
 
 async fn running(suite: Suite) -> Verdict {
     let (driver, subject) = suite.with_sandbox().await?;
-    let session = subject
-        .callback
-        .as_ref()
-        .and_then(|callback| callback.current());
+    let session = subject.current();
     driver.delete(&subject.id).await?;
     subject.must_be_gone(&driver).await?;
     match session {
@@ -103,6 +130,39 @@ async fn stopped(suite: Suite) -> Verdict {
         "StopSandbox answered with {}",
         sandbox.state().as_str_name()
     );
+    driver.delete(&subject.id).await?;
+    subject.must_be_gone(&driver).await
+}
+
+async fn ended(suite: Suite) -> Verdict {
+    let (driver, subject, session) = suite.with_session().await?;
+    session.shut_down().await?;
+    subject.observed(&driver, SandboxState::Stopped).await?;
+    driver.delete(&subject.id).await?;
+    subject.must_be_gone(&driver).await
+}
+
+async fn failed(suite: Suite) -> Verdict {
+    let driver = suite.driver().await?;
+    let subject = suite.subject_with(SandboxSpec {
+        expire_time_unix_ms: expire_in(SOON),
+        ..suite.spec()
+    })?;
+    subject.create(&driver).await?;
+    suite.step("waiting for the sandbox's deadline");
+    wait::until_wall_clock(subject.spec.expire_time_unix_ms).await;
+    subject.observed(&driver, SandboxState::FailedState).await?;
+    driver.delete(&subject.id).await?;
+    subject.must_be_gone(&driver).await
+}
+
+async fn paused(suite: Suite) -> Verdict {
+    let (driver, subject) = suite.with_sandbox().await?;
+    let request = wire::PauseSandboxRequest {
+        sandbox_id: subject.id.clone(),
+        operation_id: "op-pause".to_owned(),
+    };
+    driver.pause_with(request).await?;
     driver.delete(&subject.id).await?;
     subject.must_be_gone(&driver).await
 }

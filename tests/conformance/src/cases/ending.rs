@@ -3,10 +3,12 @@
 
 use std::time::Duration;
 
-use cofferdam_proto::compute::v1::{Sandbox, SandboxSpec, SandboxState, TerminationReason};
+use cofferdam_proto::compute::v1::{
+    Sandbox, SandboxSpec, SandboxState, TerminationReason, image_spec,
+};
 use tonic::Code;
 
-use crate::answer::refused_with;
+use crate::answer::{refused_with, refused_with_one_of};
 use crate::case::{Case, Stop, Verdict, ensure, run};
 use crate::needs::Need;
 use crate::spec::expire_in;
@@ -84,6 +86,15 @@ pub(super) const CASES: &[Case] = &[
         fix: "hash the very bytes that are handed to the sandbox, and refuse others",
         needs: SUPERVISED,
         run: run!(bad_supervisor),
+    },
+    Case {
+        id: "core.ending.no-image",
+        source: "TerminationReason.IMAGE_NOT_FOUND",
+        says: "An image that is not there is NOT_FOUND at create, or the sandbox fails with a reason \
+               that says so.",
+        fix: "map the platform's errors about images to the IMAGE_ reasons",
+        needs: &[],
+        run: run!(no_image),
     },
 ];
 
@@ -223,6 +234,44 @@ async fn success(suite: Suite) -> Verdict {
     session.shut_down().await?;
     let sandbox = subject.observed(&driver, SandboxState::Stopped).await?;
     must_have_exited(&sandbox, 0)
+}
+
+async fn no_image(suite: Suite) -> Verdict {
+    use image_spec::Source;
+    let driver = suite.driver().await?;
+    let images = suite.capabilities().images.unwrap_or_default();
+    let nowhere = format!("conformance-{}", crate::random::word());
+    let source = match (images.archive, images.registry) {
+        (true, _) => Source::Archive(format!("/{nowhere}.tar")),
+        // RFC 2606: there is no such host, so nobody is asked.
+        (false, true) => Source::Reference(format!("registry.invalid/{nowhere}:none")),
+        (false, false) => crate::case::skip!("the driver takes no images"),
+    };
+    let mut spec = suite.spec();
+    spec.image.get_or_insert_default().source = Some(source);
+    let subject = suite.subject_with(spec)?;
+    match subject.create(&driver).await {
+        Err(refused) => {
+            let codes = [Code::NotFound, Code::InvalidArgument, Code::Unavailable];
+            refused_with_one_of::<()>(Err(refused), &codes)?;
+            Ok(())
+        }
+        Ok(_) => {
+            let sandbox = subject.observed(&driver, SandboxState::FailedState).await?;
+            let reason = sandbox.termination.unwrap_or_default().reason();
+            let fitting = [
+                TerminationReason::ImageNotFound,
+                TerminationReason::ImageAccessDenied,
+                TerminationReason::ImagePullFailed,
+            ];
+            ensure!(
+                fitting.contains(&reason),
+                "the image is nowhere, and the reason is {}",
+                reason.as_str_name()
+            );
+            Ok(())
+        }
+    }
 }
 
 async fn bad_supervisor(suite: Suite) -> Verdict {

@@ -242,10 +242,7 @@ async fn bad_token(suite: Suite) -> Verdict {
 async fn apart(suite: Suite) -> Verdict {
     let (driver, subject) = suite.with_sandbox().await?;
     let before = driver.get(&subject.id).await?;
-    let session = subject
-        .callback
-        .as_ref()
-        .and_then(|callback| callback.current());
+    let session = subject.current();
     let other = suite
         .driver_of(&format!("{}-other", suite.gateway_id()))
         .await?;

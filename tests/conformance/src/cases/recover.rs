@@ -72,7 +72,7 @@ pub(super) const CASES: &[Case] = &[
     },
 ];
 
-fn item(subject: &Subject, handle: Option<Handle>) -> Item {
+pub(super) fn item(subject: &Subject, handle: Option<Handle>) -> Item {
     Item {
         sandbox_id: subject.id.clone(),
         handle,
@@ -80,7 +80,11 @@ fn item(subject: &Subject, handle: Option<Handle>) -> Item {
     }
 }
 
-async fn recover(suite: &Suite, driver: &Driver, items: Vec<Item>) -> Result<Vec<Recovered>, Stop> {
+pub(super) async fn recover(
+    suite: &Suite,
+    driver: &Driver,
+    items: Vec<Item>,
+) -> Result<Vec<Recovered>, Stop> {
     let asked: Vec<String> = items.iter().map(|item| item.sandbox_id.clone()).collect();
     let answer = driver
         .recover_with(wire::RecoverSandboxesRequest { items })
@@ -102,7 +106,7 @@ async fn recover(suite: &Suite, driver: &Driver, items: Vec<Item>) -> Result<Vec
     Ok(answer.results)
 }
 
-fn must_be(result: &Recovered, expected: Outcome) -> Verdict {
+pub(super) fn must_be(result: &Recovered, expected: Outcome) -> Verdict {
     let (is, wanted) = (result.outcome().as_str_name(), expected.as_str_name());
     ensure!(
         is == wanted,
@@ -117,10 +121,7 @@ async fn there(suite: Suite) -> Verdict {
     let subject = suite.subject()?;
     let made = subject.ready(&driver).await?;
     let before = driver.get(&subject.id).await?;
-    let session = subject
-        .callback
-        .as_ref()
-        .and_then(|callback| callback.current());
+    let session = subject.current();
     for _ in 0..2 {
         let items = vec![item(&subject, made.handle.clone())];
         let results = recover(&suite, &driver, items).await?;

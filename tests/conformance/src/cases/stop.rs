@@ -65,7 +65,7 @@ pub(super) const CASES: &[Case] = &[
     },
 ];
 
-fn must_be_stopped(sandbox: &Sandbox) -> Verdict {
+pub(super) fn must_be_stopped(sandbox: &Sandbox) -> Verdict {
     let state = sandbox.state();
     ensure!(
         state == SandboxState::Stopped,
@@ -83,10 +83,7 @@ fn must_be_stopped(sandbox: &Sandbox) -> Verdict {
 
 async fn stopped(suite: Suite) -> Verdict {
     let (driver, subject) = suite.with_sandbox().await?;
-    let session = subject
-        .callback
-        .as_ref()
-        .and_then(|callback| callback.current());
+    let session = subject.current();
     must_be_stopped(&driver.stop(&subject.id, 2000).await?)?;
     must_be_stopped(&driver.get(&subject.id).await?)?;
     match session {
@@ -126,10 +123,7 @@ async fn stop_again(suite: Suite) -> Verdict {
 async fn next_boot(suite: Suite) -> Verdict {
     let (driver, mut subject) = suite.with_sandbox().await?;
     let before = driver.get(&subject.id).await?;
-    let session = subject
-        .callback
-        .as_ref()
-        .and_then(|callback| callback.current());
+    let session = subject.current();
     for boot in 2..=3 {
         driver.stop(&subject.id, 1000).await?;
         subject.start(&driver).await?;
@@ -164,10 +158,7 @@ async fn workspace_kept(suite: Suite) -> Verdict {
 async fn start_again(suite: Suite) -> Verdict {
     let (driver, mut subject) = suite.with_sandbox().await?;
     let before = driver.get(&subject.id).await?;
-    let session = subject
-        .callback
-        .as_ref()
-        .and_then(|callback| callback.current());
+    let session = subject.current();
     let answer = subject.start(&driver).await?;
     ensure!(
         answer.state() == SandboxState::Running,

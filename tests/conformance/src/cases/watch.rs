@@ -288,7 +288,7 @@ async fn resumed(suite: Suite) -> Verdict {
     Ok(())
 }
 
-async fn refused_cursor(suite: &Suite, driver: &Driver, cursor: &str) -> Verdict {
+pub(super) async fn refused_cursor(suite: &Suite, driver: &Driver, cursor: &str) -> Verdict {
     // The status may come at once, or as the first that the stream says.
     let outcome = match Watcher::open(suite, driver, cursor).await {
         Ok(mut watcher) => watcher.next_within(suite.patience()).await,

@@ -71,7 +71,7 @@ pub fn latency_lines(latencies: &[Latency]) -> String {
     lines
 }
 
-/// The list of cases, as Markdown: what `--list` prints and docs/conformance.md holds.
+/// The list of cases, as Markdown: what `--list` prints.
 #[must_use]
 pub fn list_lines<'a>(cases: impl Iterator<Item = &'a Case>) -> String {
     let mut lines = String::from("| case | contract | says |\n|---|---|---|\n");

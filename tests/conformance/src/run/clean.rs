@@ -12,15 +12,16 @@ const STRAGGLER_PATIENCE: Duration = Duration::from_secs(3);
 
 /// Deletes what the case has made and not deleted, and listens for who should be gone.
 pub(super) async fn after_case(suite: &Suite) {
-    let made = suite.take_made();
-    if made.is_empty() {
-        return;
-    }
+    // A case that has failed may have left it dead.
     if let Some(program) = suite.program()
         && !program.is_running().await
         && let Err(problem) = program.start().await
     {
         suite.add_leak(format!("the driver does not start again: {problem}"));
+    }
+    let made = suite.take_made();
+    if made.is_empty() {
+        return;
     }
     let mut by_gateway: BTreeMap<String, Vec<Made>> = BTreeMap::new();
     for one in made {

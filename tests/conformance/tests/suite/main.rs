@@ -4,6 +4,7 @@
     reason = "a test that fails shows what the suite said"
 )]
 
+mod broken;
 mod fake;
 mod process;
 mod support;

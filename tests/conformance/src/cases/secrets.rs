@@ -1,0 +1,214 @@
+//! Rule 8, where secrets would get out most easily: in the words about what is wrong with them, in
+//! arguments and environments, on the console. All other answers are looked at, too: see
+//! `core.answers.no-secrets`.
+
+use std::path::Path;
+
+use cofferdam_gateway::driver::convert::struct_to_wire;
+use cofferdam_proto::compute::v1 as wire;
+use serde_json::{Map, Value, json};
+use tonic::Code;
+
+use crate::answer::refused_with;
+use crate::case::{Case, Verdict, ensure, run, skip};
+use crate::needs::Need;
+use crate::suite::Suite;
+
+const SETTING: &str = "a setting";
+const PASSWORD: &str = "a registry password";
+const TOKEN: &str = "a bootstrap_token";
+
+/// Settings that are tried with a secret in them.
+const SETTINGS_MAX: usize = 8;
+
+pub(super) const CASES: &[Case] = &[
+    Case {
+        id: "core.secrets.settings",
+        source: "ConfigureRequest.settings",
+        says: "Settings may hold credentials: an error about one does not repeat its value.",
+        fix: "say what is allowed, not what was given",
+        needs: &[],
+        run: run!(settings),
+    },
+    Case {
+        id: "core.secrets.credentials",
+        source: "RegistryCredentials.password",
+        says: "A secret: it is not in what is said of a spec that is wrong, nor in what is shown of \
+               one that is right.",
+        fix: "leave the credentials out of whatever is logged, compared, stored or shown",
+        needs: &[],
+        run: run!(credentials),
+    },
+    Case {
+        id: "core.secrets.processes",
+        source: "rule 8",
+        says: "Secrets never appear in an argument list: nor in an environment, which others can \
+               read as easily.",
+        fix: "hand the bootstrap on by descriptor, as docs/supervisor.md says",
+        needs: &[Need::Supervised],
+        run: run!(processes),
+    },
+    Case {
+        id: "core.secrets.console",
+        source: "ReadConsole",
+        says: "The platform's log of a sandbox, in which there are no secrets.",
+        fix: "print the bootstrap nowhere",
+        needs: &[Need::Console],
+        run: run!(console),
+    },
+];
+
+/// Nothing of this kind has been seen anywhere.
+fn must_be_kept(suite: &Suite, what: &str) -> Verdict {
+    let leaks = suite.recorder().findings().leaks;
+    let leaks: Vec<_> = leaks.iter().filter(|leak| leak.starts_with(what)).collect();
+    ensure!(leaks.is_empty(), "{leaks:?}");
+    Ok(())
+}
+
+fn secret(suite: &Suite, what: &'static str) -> String {
+    let secret = hex::encode(crate::random::bytes::<16>());
+    suite.recorder().keep_secret(what, secret.as_bytes());
+    secret
+}
+
+async fn settings(suite: Suite) -> Verdict {
+    let driver = suite.driver().await?;
+    let schema = suite
+        .greeting()
+        .map(|greeting| greeting.handshake.settings_schema);
+    let wrong = wrong_settings(&schema.unwrap_or_default(), || secret(&suite, SETTING));
+    if wrong.is_empty() {
+        skip!("the driver's schema of settings forbids nothing that the suite could try");
+    }
+    for settings in wrong {
+        let request = wire::ConfigureRequest {
+            settings: Some(struct_to_wire(&settings)),
+        };
+        refused_with(driver.configure_with(request).await, Code::InvalidArgument)?;
+    }
+    must_be_kept(&suite, SETTING)
+}
+
+/// Settings that their schema forbids, with secrets for values.
+fn wrong_settings(schema: &str, secret: impl Fn() -> String) -> Vec<Map<String, Value>> {
+    let Ok(schema) = serde_json::from_str::<Value>(schema) else {
+        return Vec::new();
+    };
+    let Ok(validator) = jsonschema::draft202012::options().build(&schema) else {
+        return Vec::new();
+    };
+    let properties = schema["properties"].as_object();
+    let names = properties.into_iter().flat_map(Map::keys).cloned();
+    let names = names.chain(["conformance".to_owned()]);
+    let tries = names.flat_map(|name| {
+        let values = [
+            json!(secret()),
+            json!([secret()]),
+            json!({ "conformance": secret() }),
+        ];
+        values.map(|value| Map::from_iter([(name.clone(), value)]))
+    });
+    let forbidden = tries.filter(|settings| {
+        let value = Value::Object(settings.clone());
+        // Not because another one is missing.
+        let about = |error: jsonschema::ValidationError<'_>| {
+            let path = error.instance_path().to_string();
+            path.len() > 1 || error.to_string().contains("conformance")
+        };
+        validator.iter_errors(&value).any(about)
+    });
+    forbidden.take(SETTINGS_MAX).collect()
+}
+
+async fn credentials(suite: Suite) -> Verdict {
+    let driver = suite.driver().await?;
+    let mut spec = suite.spec();
+    let image = spec.image.get_or_insert_default();
+    image.credentials = Some(wire::RegistryCredentials {
+        username: "someone".to_owned(),
+        password: secret(&suite, PASSWORD),
+        identity_token: secret(&suite, PASSWORD),
+    });
+    let mut wrong = spec.clone();
+    wrong.uid = u32::MAX;
+    wrong.workspace = "not/absolute".to_owned();
+    wrong.hostname = "-no host name-".to_owned();
+    wrong.network.get_or_insert_default().class = i32::MAX;
+    let request = wire::ValidateSandboxRequest {
+        spec: Some(wrong.clone()),
+    };
+    driver.validate_with(request).await?;
+    let subject = suite.subject_with(wrong)?;
+    refused_with(subject.create(&driver).await, Code::InvalidArgument)?;
+    // Of an image that needs none they are not used, or refused: it is not shown in either case.
+    let subject = suite.subject_with(spec)?;
+    if subject.create(&driver).await.is_ok() {
+        subject.running(&driver).await?;
+        driver.list_ids().await?;
+    }
+    must_be_kept(&suite, PASSWORD)
+}
+
+async fn processes(suite: Suite) -> Verdict {
+    let (_driver, _subject, _session) = suite.with_session().await?;
+    let mut seen = 0;
+    let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    for entry in entries {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if !name.bytes().all(|byte| byte.is_ascii_digit()) {
+            continue;
+        }
+        // One that has ended meanwhile, or is somebody else's, cannot be read.
+        if let Ok(arguments) = std::fs::read(entry.path().join("cmdline")) {
+            let place = format!("the arguments of process {name}");
+            suite.recorder().text(&place, &arguments);
+            seen += 1;
+        }
+        if let Ok(environment) = std::fs::read(entry.path().join("environ")) {
+            let place = format!("the environment of process {name}");
+            suite.recorder().text(&place, &environment);
+        }
+    }
+    if seen == 0 || !Path::new("/proc/self/cmdline").exists() {
+        skip!("this host shows no processes in /proc");
+    }
+    must_be_kept(&suite, TOKEN)
+}
+
+async fn console(suite: Suite) -> Verdict {
+    let (driver, subject) = suite.with_sandbox().await?;
+    let request = wire::ReadConsoleRequest {
+        sandbox_id: subject.id.clone(),
+        ..Default::default()
+    };
+    driver.read_console(request).await?.all().await?;
+    must_be_kept(&suite, TOKEN)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_a_schema_forbids_is_tried() {
+        let schema = r#"{"type": "object", "additionalProperties": false, "required": ["a"],
+            "properties": {"any": true, "a": {"type": "string"}, "b": {"type": "array"}}}"#;
+        let tried = wrong_settings(schema, || "hidden".to_owned());
+        let names: Vec<_> = tried.iter().flat_map(Map::keys).collect();
+        assert_eq!(
+            names,
+            [
+                "a",
+                "a",
+                "b",
+                "b",
+                "conformance",
+                "conformance",
+                "conformance"
+            ]
+        );
+        assert!(wrong_settings("", String::new).is_empty());
+        assert!(wrong_settings(r#"{"type": "object"}"#, String::new).is_empty());
+    }
+}

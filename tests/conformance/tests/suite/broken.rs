@@ -1,0 +1,226 @@
+//! Drivers that break one rule and keep all others: the suite fails each, in the case that is about
+//! that rule and with what is wrong there, and passes the same case on the same driver unbroken.
+
+use std::path::PathBuf;
+
+use cofferdam_conformance::Report;
+use cofferdam_conformance::report::{CaseReport, Outcome};
+use cofferdam_driver_sdk::faults::{FaultDriver, Script, Variant};
+
+use crate::support::Place;
+
+/// What a broken driver must be told.
+struct Proof {
+    variant: Variant,
+    /// The case that is about the rule.
+    case: &'static str,
+    /// Cases that must have run before, for those that tell what was seen in others.
+    with: &'static [&'static str],
+    /// A part of what is seen.
+    seen: &'static str,
+}
+
+const fn proof(variant: Variant, case: &'static str, seen: &'static str) -> Proof {
+    Proof {
+        variant,
+        case,
+        with: &[],
+        seen,
+    }
+}
+
+/// Runs these cases against the driver with this script.
+async fn run(script: Script, cases: Vec<String>, patience_s: u64) -> Report {
+    let mut place = Place::new();
+    place.options.cases = cases;
+    place.options.config.timing.patience_s = patience_s;
+    let driver = FaultDriver::start(&place.options.socket, script).unwrap();
+    let report = place.run().await.unwrap();
+    driver.stop().await;
+    report
+}
+
+fn case<'a>(report: &'a Report, id: &str) -> &'a CaseReport {
+    let found = report.cases.iter().find(|case| case.id == id);
+    found.unwrap_or_else(|| panic!("{id} was not run"))
+}
+
+async fn must_be_noticed(proof: Proof) {
+    let Proof {
+        variant,
+        case: id,
+        with,
+        seen,
+    } = proof;
+    let cases = || {
+        let ids = with.iter().chain([&id]);
+        ids.map(|id| (*id).to_owned()).collect::<Vec<_>>()
+    };
+    // It fails, so it need not wait long for what never comes.
+    let report = run(Script::variant(variant), cases(), 5).await;
+    assert_eq!(report.failed(), [id], "{variant}: {}", variant.rule());
+    let failed = case(&report, id);
+    let said = failed.seen.clone().unwrap_or_default();
+    assert!(said.contains(seen), "{variant}: {said:?} without {seen:?}");
+    assert!(failed.fix.is_some() && !failed.says.is_empty());
+
+    let report = run(Script::default(), cases(), 30).await;
+    assert_eq!(report.failed(), Vec::<&str>::new(), "unbroken");
+    assert_eq!(case(&report, id).outcome, Outcome::Passed, "unbroken: {id}");
+}
+
+macro_rules! noticed {
+    ($($name:ident: $proof:expr;)*) => {
+        $(#[tokio::test(flavor = "multi_thread")]
+        async fn $name() {
+            must_be_noticed($proof).await;
+        })*
+    };
+}
+
+noticed! {
+    a_create_that_is_not_idempotent: proof(
+        Variant::NonIdempotentCreate,
+        "core.create.idempotent",
+        "CreateSandbox answered ALREADY_EXISTS",
+    );
+    a_stop_that_is_only_said: proof(
+        Variant::InventedSuccess,
+        "core.stop.stopped",
+        "RUNNING",
+    );
+    a_delete_that_is_only_said: proof(
+        Variant::InventedSuccess,
+        "core.delete.running",
+        "succeeded where NOT_FOUND was expected",
+    );
+    a_change_that_is_not_told: proof(
+        Variant::LostWatchEvent,
+        "core.watch.every-change",
+        "has not told that the sandbox is STOPPED",
+    );
+    changes_in_the_wrong_order: proof(
+        Variant::WrongOrder,
+        "core.watch.order",
+        "was told after",
+    );
+    a_sandbox_that_is_deleted_because_nobody_asked_for_it: proof(
+        Variant::DeletedBecauseUnseen,
+        "core.recover.others-stay",
+        "NOT_FOUND",
+    );
+    a_secret_in_a_label: Proof {
+        with: &["core.create.runs"],
+        ..proof(
+            Variant::LeakedSecretInLabel,
+            "core.answers.no-secrets",
+            "a bootstrap_token (in hexadecimal) is in the answer to CreateSandbox",
+        )
+    };
+    a_deadline_that_nobody_enforces: proof(
+        Variant::IgnoredDeadline,
+        "core.deadline.enforced",
+        "still answers 10 s after the deadline",
+    );
+    a_page_without_end: proof(
+        Variant::UnboundedListPage,
+        "core.list.page-size",
+        "a page of 1 has 5 sandboxes",
+    );
+    an_exit_code_that_is_lost: proof(
+        Variant::ExitCodeLost,
+        "core.ending.exit-code",
+        "ended with code 124, and the termination is EXITED with exit_code 0",
+    );
+    a_create_that_makes_another_one: proof(
+        Variant::DuplicateCreate,
+        "core.create.idempotent",
+        "the sandbox was touched",
+    );
+    another_spec_that_is_ignored: proof(
+        Variant::SpecIgnored,
+        "core.create.other-spec",
+        "succeeded where ALREADY_EXISTS was expected",
+    );
+    a_sandbox_that_is_given_up_with_its_handle: proof(
+        Variant::GoneBecauseUnreadable,
+        "core.recover.unreadable",
+        "GONE",
+    );
+    a_stream_without_a_deadline: proof(
+        Variant::IgnoredRpcDeadline,
+        "core.rpc.deadline-of-stream",
+        "goes on",
+    );
+    a_delete_that_fails_for_what_is_gone: proof(
+        Variant::UnknownDeleteFails,
+        "core.delete.unknown",
+        "DeleteSandbox answered NOT_FOUND",
+    );
+    an_end_without_a_reason: proof(
+        Variant::TerminationLost,
+        "core.stop.stopped",
+        "the reason is None",
+    );
+    rpcs_without_a_handshake: proof(
+        Variant::HandshakeNotNeeded,
+        "core.handshake.first",
+        "FAILED_PRECONDITION was expected",
+    );
+    a_list_without_end: proof(
+        Variant::EndlessPages,
+        "core.list.page-size",
+        "there is no last page",
+    );
+    a_snapshot_without_end: proof(
+        Variant::NeverSynced,
+        "core.watch.snapshot",
+        "a bookmark with `synced`",
+    );
+    a_cursor_from_nowhere: proof(
+        Variant::OldCursorAccepted,
+        "core.watch.bad-cursor",
+        "OUT_OF_RANGE",
+    );
+}
+
+/// What the suite starts, kills and starts again.
+fn program() -> PathBuf {
+    let own = std::env::current_exe().expect("path of the test");
+    let built = own.ancestors().nth(2).expect("target/PROFILE/deps/TEST");
+    let program = built.join("examples/conformance_fault_driver");
+    assert!(
+        program.is_file(),
+        "{} is missing: `cargo test -p cofferdam-conformance` builds it",
+        program.display()
+    );
+    program
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_incarnation_that_stays_the_same() {
+    let id = "faults.restart.incarnation";
+    for variant in [Some(Variant::IncarnationUnreported), None] {
+        let mut place = Place::new();
+        place.options.cases = vec![id.to_owned()];
+        place.options.start_command = vec![
+            program().into(),
+            "--socket".into(),
+            place.options.socket.clone().into(),
+        ];
+        if let Some(variant) = variant {
+            let words = ["--variant".into(), variant.name().into()];
+            place.options.start_command.extend(words);
+        }
+        let report = place.run().await.unwrap();
+        let report = case(&report, id);
+        match variant {
+            Some(_) => {
+                assert_eq!(report.outcome, Outcome::Failed);
+                let seen = report.seen.clone().unwrap_or_default();
+                assert!(seen.contains("as before"), "{seen}");
+            }
+            None => assert_eq!(report.outcome, Outcome::Passed, "{:?}", report.seen),
+        }
+    }
+}
