@@ -77,12 +77,21 @@ pub struct FakeDriver {
 
 #[derive(Debug)]
 struct State {
+    /// Where the sandboxes' workspaces are; goes with the last user of the fake.
+    workspaces: PathBuf,
     settings: FakeSettings,
     /// Of the present incarnation.
     observations: Observations,
     sandboxes: HashMap<Key, Entry>,
     /// How many were ever made.
     made: u64,
+}
+
+impl Drop for State {
+    fn drop(&mut self) {
+        // There is none if there never was a sandbox.
+        let _ = std::fs::remove_dir_all(&self.workspaces);
+    }
 }
 
 /// Gateway and sandbox.
@@ -115,7 +124,9 @@ impl FakeDriver {
     /// A fake without sandboxes.
     #[must_use]
     pub fn new(context: Context) -> Self {
+        let workspaces = format!("cofferdam-fake-{}", context.incarnation);
         let state = State {
+            workspaces: std::env::temp_dir().join(workspaces),
             settings: FakeSettings::default(),
             observations: context.observations.clone(),
             sandboxes: HashMap::new(),
@@ -179,9 +190,7 @@ impl FakeDriver {
     }
 
     fn accept(&self, key: &Key, request: &CreateRequest) -> Result<(), DriverError> {
-        let workspace = std::env::temp_dir()
-            .join(format!("cofferdam-fake-{}", self.context.incarnation))
-            .join(&key.1);
+        let workspace = self.lock().workspaces.join(&key.1);
         child::make_workspace(&workspace, &request.spec).map_err(|error| {
             DriverError::unavailable(format!("cannot make {}", workspace.display())).because(error)
         })?;
@@ -397,8 +406,8 @@ impl ComputeDriver for FakeDriver {
     }
 
     async fn shutdown(&self) {
-        let directory = format!("cofferdam-fake-{}", self.context.incarnation);
-        let _ = std::fs::remove_dir_all(std::env::temp_dir().join(directory));
+        // The process may end without a drop.
+        let _ = std::fs::remove_dir_all(&self.lock().workspaces);
     }
 }
 

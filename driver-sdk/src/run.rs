@@ -70,7 +70,7 @@ pub fn run_with<D: ComputeDriver>(
     if args.describe {
         return print(&description::<D>());
     }
-    log_to_stderr(args.log_format);
+    log_to_stderr(&args);
     let runtime = match tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -220,7 +220,9 @@ fn description<D: ComputeDriver>() -> String {
     format!("{description:#}")
 }
 
-pub(crate) fn log_to_stderr(format: LogFormat) {
+/// Text has no time where the socket was handed in: who starts drivers like that, the gateway or a
+/// service manager, notes the time of every line itself.
+pub(crate) fn log_to_stderr(args: &Args) {
     use tracing_subscriber::EnvFilter;
 
     let filter =
@@ -230,7 +232,8 @@ pub(crate) fn log_to_stderr(format: LogFormat) {
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal());
     // Somebody who embeds the driver may have set up a log already.
-    let _ = match format {
+    let _ = match args.log_format {
+        LogFormat::Text if args.socket.is_none() => log.without_time().try_init(),
         LogFormat::Text => log.try_init(),
         LogFormat::Json => log.json().try_init(),
     };

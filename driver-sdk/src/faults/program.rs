@@ -61,7 +61,7 @@ impl From<ListenError> for ProgramError {
 #[must_use]
 pub fn run() -> ExitCode {
     let options = Options::parse();
-    log_to_stderr(options.driver.log_format);
+    log_to_stderr(&options.driver);
     let ran = tokio::runtime::Runtime::new()
         .map_err(ProgramError::Runtime)
         .and_then(|runtime| runtime.block_on(serve(&options)));

@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt};
+use tracing::Level;
 
 use crate::model::DriverName;
 
@@ -41,14 +42,44 @@ pub(super) async fn forward(
             if line.trim().is_empty() {
                 continue;
             }
-            if let Some(last_words) = &last_words {
-                last_words.set(&line);
+            let (level, text) = level_of(&line);
+            // What a driver says of its ordinary work is no reason why it ended.
+            if level <= Level::WARN
+                && let Some(last_words) = &last_words
+            {
+                last_words.set(text);
             }
-            tracing::info!(driver.name = %driver, "{line}");
+            log(level, &driver, text);
         }
         if ended {
             return;
         }
+    }
+}
+
+/// The level that a driver gave to a line in the SDK's way, and the rest. A line without one was
+/// meant for people: it may be a warning.
+fn level_of(line: &str) -> (Level, &str) {
+    let line = line.trim_start();
+    let (first, rest) = line.split_once(' ').unwrap_or((line, ""));
+    let level = match first {
+        "ERROR" => Level::ERROR,
+        "WARN" => Level::WARN,
+        "INFO" => Level::INFO,
+        "DEBUG" => Level::DEBUG,
+        "TRACE" => Level::TRACE,
+        _ => return (Level::WARN, line),
+    };
+    (level, rest.trim_start())
+}
+
+fn log(level: Level, driver: &DriverName, text: &str) {
+    match level {
+        Level::ERROR => tracing::error!(driver.name = %driver, "{text}"),
+        Level::WARN => tracing::warn!(driver.name = %driver, "{text}"),
+        Level::INFO => tracing::info!(driver.name = %driver, "{text}"),
+        Level::DEBUG => tracing::debug!(driver.name = %driver, "{text}"),
+        _ => tracing::trace!(driver.name = %driver, "{text}"),
     }
 }
 
@@ -80,7 +111,25 @@ mod tests {
         let words = LastWords::default();
         let text: &[u8] = b"starting\n\x1b[31mno engine\x07\n\n";
         forward(text, DriverName::parse("d").unwrap(), Some(words.clone())).await;
-        assert_eq!(words.get(), " [31mno engine");
+        assert_eq!(words.get(), "[31mno engine");
+    }
+
+    #[tokio::test]
+    async fn ordinary_work_is_no_reason_for_an_end() {
+        let words = LastWords::default();
+        let text: &[u8] = b"ERROR no engine\n INFO a b: the driver is up\n";
+        forward(text, DriverName::parse("d").unwrap(), Some(words.clone())).await;
+        assert_eq!(words.get(), "no engine");
+    }
+
+    #[test]
+    fn levels_are_taken_from_the_line() {
+        assert_eq!(level_of(" WARN x: y"), (Level::WARN, "x: y"));
+        assert_eq!(level_of("DEBUG z"), (Level::DEBUG, "z"));
+        assert_eq!(
+            level_of("Traceback (most"),
+            (Level::WARN, "Traceback (most")
+        );
     }
 
     #[test]

@@ -160,6 +160,7 @@ pub struct ConfigureRequest {
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ConfigureResponse {}
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[prost(skip_debug)]
 pub struct EnvironmentVariable {
     #[prost(string, tag = "1")]
     pub name: ::prost::alloc::string::String,
@@ -2544,5 +2545,13 @@ pub mod supervisor_server {
     pub const SERVICE_NAME: &str = "cofferdam.supervisor.v1.Supervisor";
     impl<T> tonic::server::NamedService for SupervisorServer<T> {
         const NAME: &'static str = SERVICE_NAME;
+    }
+}
+impl ::core::fmt::Debug for EnvironmentVariable {
+    fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
+        f.debug_struct("EnvironmentVariable")
+            .field("name", &self.name)
+            .field("value", &format_args!("[redacted]"))
+            .finish()
     }
 }
