@@ -51,18 +51,25 @@ async fn started(
         &start.idempotency_key,
         &start.execution.clone().unwrap_or_default(),
     )?;
-    if let Some(known) = api.known_execution(caller, key.as_ref()).await? {
-        return attached(&api, caller, attach_to(&known), requests).await;
-    }
     let request = start
         .execution
         .ok_or_else(|| ApiError::field("start.execution", "is missing"))?;
-    let new = api.new_execution(caller, request, true).await?;
-    let (execution, follow) = match api.0.executions.start(new, key.as_ref()).await {
-        Ok(started) => started,
-        Err(error) => match api.lost_race(caller, key.as_ref(), &error).await? {
-            Some(winner) => return attached(&api, caller, attach_to(&winner), requests).await,
-            None => return Err(ApiError::from(error).into()),
+    // Whether it is a repeated request is looked up only when it cannot be begun: that its key is
+    // new is seen by storing it.
+    let begun = match api.new_execution(caller, request, true).await {
+        Ok(new) => api
+            .0
+            .executions
+            .start(new, key.as_ref())
+            .await
+            .map_err(ApiError::from),
+        Err(error) => Err(error),
+    };
+    let (execution, follow) = match begun {
+        Ok(begun) => begun,
+        Err(error) => match api.known_execution(caller, key.as_ref()).await? {
+            Some(known) => return attached(&api, caller, attach_to(&known), requests).await,
+            None => return Err(error.into()),
         },
     };
     let cancel_grace = api.0.cancel_grace;

@@ -185,8 +185,9 @@ impl Runner {
             self.timeout_at = Some(Instant::now() + timeout);
         }
         self.publish();
-        // If that cannot be stored: what is on record is enough to look for it.
-        let _retried_at_its_end = self.persist().await;
+        // Nobody waits until that is stored: what is on record is enough to look for it, and how it
+        // ends is stored after it. An error says that the gateway is ending.
+        let _ending = self.shared.store.post_execution(&self.facts).await;
     }
 
     fn output(&mut self, output: wire::OutputData) -> Next {

@@ -166,12 +166,12 @@ impl Sandboxes {
         key: Option<&IdempotencyKey>,
     ) -> Result<Sandbox, CreateError> {
         self.admit()?;
-        let token = Token::generate();
+        let (token, next) = (Token::generate(), Token::generate());
         self.shared
             .store
-            .insert_sandbox(&new.facts, &token, key)
+            .insert_sandbox(&new.facts, (&token, &next), key)
             .await?;
-        Ok(self.spawn_new(new, token))
+        Ok(self.spawn_new(new, token, next))
     }
 
     /// The same, together with the record of the execution that it is for.
@@ -182,12 +182,12 @@ impl Sandboxes {
         key: Option<&IdempotencyKey>,
     ) -> Result<Sandbox, CreateError> {
         self.admit()?;
-        let token = Token::generate();
+        let (token, next) = (Token::generate(), Token::generate());
         self.shared
             .store
-            .insert_one_shot(&new.facts, &token, execution, key)
+            .insert_one_shot(&new.facts, (&token, &next), execution, key)
             .await?;
-        Ok(self.spawn_new(new, token))
+        Ok(self.spawn_new(new, token, next))
     }
 
     fn admit(&self) -> Result<(), CreateError> {
@@ -198,12 +198,13 @@ impl Sandboxes {
         Ok(self.shared.state_dir.admit()?)
     }
 
-    fn spawn_new(&self, new: NewSandbox, token: Token) -> Sandbox {
+    /// What the first session is offered is stored already: its hello does not wait for the store.
+    fn spawn_new(&self, new: NewSandbox, token: Token, next: Token) -> Sandbox {
         self.spawn(Seed {
             facts: new.facts,
             tokens: Tokens {
                 current: token,
-                next: None,
+                next: Some(next),
             },
             environment: new.environment,
             resumed: false,

@@ -23,6 +23,7 @@ use crate::callback::{Callback, CallbackOptions, Session, Tokens};
 use crate::model::{
     Environment, Handle, Observation, OperationId, SandboxFacts, SandboxState, Token, UnixMillis,
 };
+use crate::store::{StoreError, Storing};
 
 /// What a task starts from.
 pub(super) struct Seed {
@@ -70,6 +71,8 @@ pub(super) struct Task {
     /// On record together with the wish that it carries out.
     pub(super) begun: Option<Begun>,
     pub(super) postponed: Option<Postponed>,
+    /// The newest record, on its way into the store.
+    pub(super) storing: Option<Storing>,
     /// What has changed since is not on record yet.
     pub(super) store_again_at: Option<Instant>,
     pub(super) callback: Option<Callback>,
@@ -132,6 +135,7 @@ pub(super) async fn run(shared: Arc<Shared>, seed: Seed, mut channels: Channels)
             () = at(idle) => task.idle().await,
             () = at(postponed) => task.postponed_is_due().await,
             () = at(store_again) => task.persist().await,
+            stored = stored(&mut task.storing) => task.persisted(stored),
         }
     }
     // Dropping the calls here leaves at most an unanswered, idempotent call, which a resumed
@@ -158,6 +162,16 @@ async fn wall_clock(instant: Option<UnixMillis>) {
         }
         tokio::time::sleep(left.min(Duration::from_secs(60))).await;
     }
+}
+
+/// Cancelled, it can be asked again.
+async fn stored(storing: &mut Option<Storing>) -> Result<(), StoreError> {
+    let Some(write) = storing else {
+        return pending().await;
+    };
+    let stored = write.done().await;
+    *storing = None;
+    stored
 }
 
 async fn next_session(session: &mut Option<watch::Receiver<Option<Session>>>) -> Option<Session> {
@@ -188,6 +202,7 @@ impl Task {
             operation: None,
             begun: None,
             postponed: None,
+            storing: None,
             store_again_at: None,
             callback: None,
             session: None,
@@ -320,16 +335,24 @@ impl Task {
             .unwrap_or_default()
     }
 
-    /// What was seen goes on, stored or not; the record catches up.
+    /// What was seen goes on, stored or not; the record catches up. What is stored later, an intent
+    /// for instance, is stored after it.
     pub(super) async fn persist(&mut self) {
-        let stored = self.shared.store.update_sandbox(&self.facts).await;
-        self.store_again_at = match stored {
-            Ok(()) => None,
-            Err(error) => {
-                self.not_stored(&error, "the sandbox's record");
-                Some(Instant::now() + STORE_RETRY)
+        match self.shared.store.post_sandbox(&self.facts).await {
+            // An earlier one on its way is outdated, and so is its outcome.
+            Ok(storing) => {
+                self.storing = Some(storing);
+                self.store_again_at = None;
             }
-        };
+            Err(error) => self.persisted(Err(error)),
+        }
+    }
+
+    fn persisted(&mut self, stored: Result<(), StoreError>) {
+        if let Err(error) = stored {
+            self.not_stored(&error, "the sandbox's record");
+            self.store_again_at = Some(Instant::now() + STORE_RETRY);
+        }
     }
 
     async fn child_ended(&mut self, done: Result<(Id, Outcome), JoinError>) {

@@ -96,6 +96,7 @@ impl Task {
             let stored = self.shared.store.apply(&changes).await;
             match stored {
                 Ok(()) => {
+                    self.storing = None;
                     self.store_again_at = None;
                     self.begun = begun;
                 }

@@ -6,13 +6,15 @@ use crate::model::{ExecutionFacts, SandboxFacts, SandboxState, UnixMillis};
 
 pub(super) fn statement(change: &Change<'_>) -> Result<Statement, StoreError> {
     Ok(match *change {
-        Change::InsertSandbox(facts, token) => Statement {
-            sql: "INSERT INTO sandboxes (id, name, state, token, record) VALUES (?, ?, ?, ?, ?)",
+        Change::InsertSandbox(facts, token, next) => Statement {
+            sql: "INSERT INTO sandboxes (id, name, state, token, token_next, record) \
+                  VALUES (?, ?, ?, ?, ?, ?)",
             values: vec![
                 text(&facts.id),
                 live_name(facts),
                 text(facts.state.name()),
                 Value::Blob(token.0.to_vec()),
+                Value::Blob(next.0.to_vec()),
                 sandbox_record(facts)?,
             ],
             must_change: None,

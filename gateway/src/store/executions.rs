@@ -3,6 +3,8 @@
 use sqlx::sqlite::{Sqlite, SqliteRow};
 use sqlx::{QueryBuilder, Row as _};
 
+use super::changes::statement;
+use super::writer::Urgency;
 use super::{Change, ExecutionFilter, ExecutionPage, IdempotencyKey, Store, StoreError, records};
 use crate::model::{ExecutionFacts, ExecutionId, UnixMillis};
 
@@ -23,6 +25,14 @@ impl Store {
     /// The execution as it is now.
     pub async fn update_execution(&self, facts: &ExecutionFacts) -> Result<(), StoreError> {
         self.write("update an execution in", &[Change::UpdateExecution(facts)])
+            .await
+    }
+
+    /// The same, without waiting until it is stored. What is stored later is stored after it.
+    pub async fn post_execution(&self, facts: &ExecutionFacts) -> Result<(), StoreError> {
+        let change = [statement(&Change::UpdateExecution(facts))?];
+        self.writer()
+            .post("update an execution in", Urgency::OfWhatRuns, change.into())
             .await
     }
 

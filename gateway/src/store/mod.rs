@@ -7,6 +7,11 @@
 //! `synchronous = NORMAL`: a write that has returned survives the death of the gateway. A power
 //! cut may take the last few, together with the sandboxes they speak of.
 //!
+//! What is promised: that a request was accepted, that a driver is about to be called, and how an
+//! execution has ended are stored before anybody acts on them or hears of them. What was only
+//! observed (that a sandbox is ready, that a process runs) is told at once and stored right behind;
+//! the same is observed again by a gateway that finds the older record.
+//!
 //! This module knows rows and records (`records/`, versioned); it does not know what the states
 //! mean, and it never sees the value of an environment variable.
 
@@ -29,6 +34,7 @@ use crate::model::{
 
 pub use error::StoreError;
 pub use open::{Durability, Store};
+pub use writer::Storing;
 
 /// A caller's promise that two requests with this key are the same one.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,7 +64,8 @@ pub struct StoredSandbox {
 /// One change. Several are made together or not at all by [`Store::apply`].
 #[derive(Debug, Clone)]
 pub enum Change<'a> {
-    InsertSandbox(&'a SandboxFacts, &'a Token),
+    /// With the token its supervisor begins with, and the one it is offered next.
+    InsertSandbox(&'a SandboxFacts, &'a Token, &'a Token),
     UpdateSandbox(&'a SandboxFacts),
     RemoveSandbox(&'a SandboxId),
     /// The supervisor may answer with either from now on. A `next` of `None`: only `current`.

@@ -5,7 +5,7 @@ use sqlx::sqlite::SqliteRow;
 
 use super::changes::{statement, time};
 use super::writer::{Statement, Urgency};
-use super::{Change, IdempotencyKey, KeyUse, Store, StoreError, StoredSandbox, records};
+use super::{Change, IdempotencyKey, KeyUse, Store, StoreError, StoredSandbox, Storing, records};
 use crate::model::{ExecutionFacts, SandboxFacts, SandboxId, Token, UnixMillis};
 
 impl Store {
@@ -14,17 +14,17 @@ impl Store {
         self.write("apply changes to", changes).await
     }
 
-    /// A new sandbox, and what its caller's key stands for.
+    /// A new sandbox, the first two tokens of its supervisor, and what its caller's key stands for.
     pub async fn insert_sandbox(
         &self,
         facts: &SandboxFacts,
-        token: &Token,
+        (token, next): (&Token, &Token),
         key: Option<&IdempotencyKey>,
     ) -> Result<(), StoreError> {
         let mut changes = Vec::with_capacity(2);
         // The key first: a repeated request is one, even if its name is taken (by itself).
         changes.extend(key.map(|key| Change::UseKey(key, facts.id.as_str())));
-        changes.push(Change::InsertSandbox(facts, token));
+        changes.push(Change::InsertSandbox(facts, token, next));
         let outcome = self.write("insert a sandbox into", &changes).await;
         self.explain(outcome, facts, key).await
     }
@@ -33,13 +33,13 @@ impl Store {
     pub async fn insert_one_shot(
         &self,
         sandbox: &SandboxFacts,
-        token: &Token,
+        (token, next): (&Token, &Token),
         execution: &ExecutionFacts,
         key: Option<&IdempotencyKey>,
     ) -> Result<(), StoreError> {
         let mut changes = Vec::with_capacity(3);
         changes.extend(key.map(|key| Change::UseKey(key, execution.id.as_str())));
-        changes.push(Change::InsertSandbox(sandbox, token));
+        changes.push(Change::InsertSandbox(sandbox, token, next));
         changes.push(Change::InsertExecution(execution));
         let outcome = self.write("insert an execution into", &changes).await;
         self.explain(outcome, sandbox, key).await
@@ -48,6 +48,14 @@ impl Store {
     /// The sandbox as it is now.
     pub async fn update_sandbox(&self, facts: &SandboxFacts) -> Result<(), StoreError> {
         self.write("update a sandbox in", &[Change::UpdateSandbox(facts)])
+            .await
+    }
+
+    /// The same, without waiting until it is stored. What is stored later is stored after it.
+    pub async fn post_sandbox(&self, facts: &SandboxFacts) -> Result<Storing, StoreError> {
+        let change = vec![statement(&Change::UpdateSandbox(facts))?];
+        self.writer()
+            .submit("update a sandbox in", Urgency::OfWhatRuns, change)
             .await
     }
 

@@ -53,7 +53,34 @@ struct Job {
     operation: &'static str,
     urgency: Urgency,
     statements: Vec<Statement>,
-    reply: oneshot::Sender<Result<(), StoreError>>,
+    /// None: nobody waits for it.
+    reply: Option<oneshot::Sender<Result<(), StoreError>>>,
+}
+
+impl Job {
+    fn answer(self, path: &std::path::Path, outcome: Result<(), StoreError>) {
+        match (self.reply, outcome) {
+            // The caller may be gone; what it wanted is done, or not.
+            (Some(reply), outcome) => drop(reply.send(outcome)),
+            // Trouble with the disk is told by whoever watches over that.
+            (None, Err(error)) if error.trouble().is_none() => {
+                let operation = self.operation;
+                tracing::warn!(store = %path.display(), operation, %error, "nobody waited, and it failed");
+            }
+            (None, _) => {}
+        }
+    }
+}
+
+/// A write that is queued.
+#[derive(Debug)]
+pub struct Storing(oneshot::Receiver<Result<(), StoreError>>);
+
+impl Storing {
+    /// Waits until it is stored. Asked again after that, it is `Closed`.
+    pub async fn done(&mut self) -> Result<(), StoreError> {
+        (&mut self.0).await.map_err(|_| StoreError::Closed)?
+    }
 }
 
 #[derive(Debug)]
@@ -93,16 +120,47 @@ impl Writer {
         urgency: Urgency,
         statements: Vec<Statement>,
     ) -> Result<(), StoreError> {
+        let mut storing = self.submit(operation, urgency, statements).await?;
+        storing.done().await
+    }
+
+    /// Returns as soon as it is queued, before everything that is written later.
+    pub(super) async fn submit(
+        &self,
+        operation: &'static str,
+        urgency: Urgency,
+        statements: Vec<Statement>,
+    ) -> Result<Storing, StoreError> {
         let (reply, outcome) = oneshot::channel();
         let job = Job {
             operation,
             urgency,
             statements,
-            reply,
+            reply: Some(reply),
         };
+        self.queue(job).await?;
+        Ok(Storing(outcome))
+    }
+
+    /// As `submit`, for whom the outcome does not matter.
+    pub(super) async fn post(
+        &self,
+        operation: &'static str,
+        urgency: Urgency,
+        statements: Vec<Statement>,
+    ) -> Result<(), StoreError> {
+        self.queue(Job {
+            operation,
+            urgency,
+            statements,
+            reply: None,
+        })
+        .await
+    }
+
+    async fn queue(&self, job: Job) -> Result<(), StoreError> {
         let sent = self.queue.send(Message::Write(job)).await;
-        sent.map_err(|_| StoreError::Closed)?;
-        outcome.await.map_err(|_| StoreError::Closed)?
+        sent.map_err(|_| StoreError::Closed)
     }
 
     /// Writes what is queued, then closes the connection.
@@ -153,14 +211,13 @@ async fn write(disk: &mut Disk, jobs: Vec<Job>) {
     if jobs.len() > 1 && together(&mut disk.connection, &jobs).await {
         disk.state_dir.wrote();
         for job in jobs {
-            // The caller may be gone; what it wanted is done.
-            let _ = job.reply.send(Ok(()));
+            job.answer(&disk.path, Ok(()));
         }
         return;
     }
     for job in jobs {
         let outcome = disk.write(&job).await;
-        let _ = job.reply.send(outcome);
+        job.answer(&disk.path, outcome);
     }
 }
 

@@ -12,7 +12,7 @@ async fn the_files_are_for_their_owner_only() {
     let facts = sandbox(None);
     fixture
         .store
-        .insert_sandbox(&facts, &Token::generate(), None)
+        .insert_sandbox(&facts, (&Token::generate(), &Token::generate()), None)
         .await
         .unwrap();
     let mode = |path: PathBuf| path.metadata().unwrap().permissions().mode() & 0o777;
@@ -184,7 +184,7 @@ async fn a_store_that_is_closed_leaves_one_file_and_everything_in_it() {
     let token = Token::generate();
     fixture
         .store
-        .insert_sandbox(&facts, &token, None)
+        .insert_sandbox(&facts, (&token, &Token::generate()), None)
         .await
         .unwrap();
     let path = fixture.path();

@@ -9,7 +9,10 @@ async fn what_was_stored_is_there_after_a_restart() {
     let id = store.gateway_id().to_owned();
     let mut facts = sandbox(Some("mine"));
     let (first, second) = (Token::generate(), Token::generate());
-    store.insert_sandbox(&facts, &first, None).await.unwrap();
+    store
+        .insert_sandbox(&facts, (&first, &Token::generate()), None)
+        .await
+        .unwrap();
     store
         .rotate_token(&facts.id, &first, &second)
         .await
@@ -48,27 +51,36 @@ async fn a_name_is_taken_until_its_sandbox_is_gone() {
     let Fixture { store, home: _home } = Fixture::new().await;
     let token = Token::generate();
     let mut first = sandbox(Some("db"));
-    store.insert_sandbox(&first, &token, None).await.unwrap();
+    store
+        .insert_sandbox(&first, (&token, &Token::generate()), None)
+        .await
+        .unwrap();
     let second = sandbox(Some("db"));
     let error = store
-        .insert_sandbox(&second, &token, None)
+        .insert_sandbox(&second, (&token, &Token::generate()), None)
         .await
         .unwrap_err();
     assert!(matches!(&error, StoreError::NameTaken { name } if name.as_str() == "db"));
     let one_shot = execution(&second);
     let error = store
-        .insert_one_shot(&second, &token, &one_shot, None)
+        .insert_one_shot(&second, (&token, &Token::generate()), &one_shot, None)
         .await;
     assert!(matches!(error, Err(StoreError::NameTaken { .. })));
     assert_eq!(store.execution(&one_shot.id).await.unwrap(), None);
 
     first.state = SandboxState::Deleted;
     store.update_sandbox(&first).await.unwrap();
-    store.insert_sandbox(&second, &token, None).await.unwrap();
-    let third = sandbox(None);
-    store.insert_sandbox(&third, &token, None).await.unwrap();
     store
-        .insert_sandbox(&sandbox(None), &token, None)
+        .insert_sandbox(&second, (&token, &Token::generate()), None)
+        .await
+        .unwrap();
+    let third = sandbox(None);
+    store
+        .insert_sandbox(&third, (&token, &Token::generate()), None)
+        .await
+        .unwrap();
+    store
+        .insert_sandbox(&sandbox(None), (&token, &Token::generate()), None)
         .await
         .unwrap();
 }
@@ -80,13 +92,13 @@ async fn a_used_key_names_its_object_and_digest_and_stores_nothing() {
     let first = sandbox(Some("db"));
     let once = key("k", 1);
     store
-        .insert_sandbox(&first, &token, Some(&once))
+        .insert_sandbox(&first, (&token, &Token::generate()), Some(&once))
         .await
         .unwrap();
     // The same request again: its name is taken as well, but that is not the news.
     let again = sandbox(Some("db"));
     let error = store
-        .insert_sandbox(&again, &token, Some(&key("k", 2)))
+        .insert_sandbox(&again, (&token, &Token::generate()), Some(&key("k", 2)))
         .await
         .unwrap_err();
     let used = KeyUse {
@@ -103,7 +115,7 @@ async fn a_used_key_names_its_object_and_digest_and_stores_nothing() {
     let other = sandbox(None);
     let run = execution(&other);
     let error = store
-        .insert_one_shot(&other, &token, &run, Some(&once))
+        .insert_one_shot(&other, (&token, &Token::generate()), &run, Some(&once))
         .await;
     assert!(matches!(error, Err(StoreError::KeyUsed { .. })));
     let error = store.insert_execution(&run, Some(&once)).await;
@@ -116,7 +128,7 @@ async fn a_used_key_names_its_object_and_digest_and_stores_nothing() {
         .await
         .unwrap();
     store
-        .insert_one_shot(&other, &token, &run, Some(&once))
+        .insert_one_shot(&other, (&token, &Token::generate()), &run, Some(&once))
         .await
         .unwrap();
     let used = store.find_idempotent(1000, "k").await.unwrap().unwrap();
@@ -128,7 +140,7 @@ async fn changes_are_made_together_or_not_at_all() {
     let Fixture { store, home: _home } = Fixture::new().await;
     let facts = sandbox(None);
     store
-        .insert_sandbox(&facts, &Token::generate(), None)
+        .insert_sandbox(&facts, (&Token::generate(), &Token::generate()), None)
         .await
         .unwrap();
     let operation = OperationId::generate();
@@ -167,7 +179,9 @@ async fn of_many_writes_at_once_only_the_wrong_ones_fail() {
         // Ten names for two hundred sandboxes.
         async move {
             let facts = sandbox((n % 2 == 0).then(|| format!("name-{}", n % 20)).as_deref());
-            store.insert_sandbox(&facts, &token, None).await
+            store
+                .insert_sandbox(&facts, (&token, &Token::generate()), None)
+                .await
         }
     });
     let outcomes = futures_util::future::join_all(writes).await;

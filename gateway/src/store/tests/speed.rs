@@ -26,7 +26,7 @@ async fn write_latency_is_measured() {
         let now = std::time::Instant::now;
         let start = now();
         store
-            .insert_one_shot(&facts, &token, &run, None)
+            .insert_one_shot(&facts, (&token, &Token::generate()), &run, None)
             .await
             .unwrap();
         step("1 insert_one_shot", start);
