@@ -5,7 +5,8 @@
 //! <target>/cofferdam/libexec/  cofferdam-driver-process  cofferdam-process-shim  cofferdam-supervisor
 //! ```
 //!
-//! The supervisor is built apart: static, for it runs in file systems that are not ours.
+//! Supervisor and shim are built apart: static. The supervisor runs in file systems that are not
+//! ours; both are started once for each sandbox, and a dynamic loader would take as long as they.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -22,8 +23,12 @@ pub(crate) const PACKAGES: &[&str] = &[
     "cofferdam-driver-process",
 ];
 const BIN: &[&str] = &["cofferdam", "cofferdam-gateway"];
-const LIBEXEC: &[&str] = &["cofferdam-driver-process", "cofferdam-process-shim"];
-const SUPERVISOR: &str = "cofferdam-supervisor";
+const LIBEXEC: &[&str] = &["cofferdam-driver-process"];
+/// Package and program of what is static.
+const STATIC: &[(&str, &str)] = &[
+    ("cofferdam-supervisor", "cofferdam-supervisor"),
+    ("cofferdam-driver-process", "cofferdam-process-shim"),
+];
 
 /// Where the collected binaries are.
 #[derive(Debug)]
@@ -41,8 +46,8 @@ impl Collected {
     }
 }
 
-/// How gateway, CLI and drivers are built. The supervisor is always optimised, because its size
-/// and speed are part of what is tested.
+/// How gateway, CLI and drivers are built. What is static is always optimised, because its size and
+/// speed are part of what is tested.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Build {
     /// Quick to build.
@@ -58,8 +63,8 @@ pub(crate) fn build(how: Build) -> Result<Collected> {
     let target = workspace::target_dir()?;
     let triple = workspace::host_triple()?;
     workspace::cargo_build(
-        "building the supervisor (static, optimised; about a minute the first time)",
-        &mut supervisor_command(&triple),
+        "building supervisor and shim (static, optimised; about a minute the first time)",
+        &mut static_command(&triple),
     )?;
     workspace::cargo_build(
         "building gateway, CLI and drivers (a minute or two the first time)",
@@ -82,10 +87,10 @@ pub(crate) fn build(how: Build) -> Result<Collected> {
     for name in LIBEXEC {
         collect(&built.join(name), &collected.libexec)?;
     }
-    collect(
-        &target.join(&triple).join("supervisor").join(SUPERVISOR),
-        &collected.libexec,
-    )?;
+    for (_, name) in STATIC {
+        let built = target.join(&triple).join("supervisor").join(name);
+        collect(&built, &collected.libexec)?;
+    }
     Ok(collected)
 }
 
@@ -106,16 +111,20 @@ fn main_command(how: Build) -> Command {
     command
 }
 
-/// Without `--target` the static flag would reach proc macros, which cannot be static.
-fn supervisor_command(triple: &str) -> Command {
+/// Without `--target` the static flag would reach proc macros, which cannot be static. Without
+/// its default features the driver's package is the shim alone.
+fn static_command(triple: &str) -> Command {
     let mut flags = std::env::var("RUSTFLAGS").unwrap_or_default();
     if !flags.is_empty() {
         flags.push(' ');
     }
     flags.push_str("-C target-feature=+crt-static");
     let mut command = workspace::cargo();
+    command.args(["build", "--no-default-features"]);
+    for (package, program) in STATIC {
+        command.args(["--package", package, "--bin", program]);
+    }
     command
-        .args(["build", "--package", SUPERVISOR, "--bin", SUPERVISOR])
         .args(["--profile", "supervisor", "--target", triple])
         .env("RUSTFLAGS", flags);
     command
