@@ -121,6 +121,17 @@ impl ProcessDriver {
         tracked
     }
 
+    /// Sees to it that the next launch finds its shim ready, in its own time.
+    fn keep_spare(&self, platform: &Platform, after: Duration) {
+        let (spare, shutdown) = (platform.spare.clone(), self.0.context.shutdown.clone());
+        self.0.context.tasks.spawn(async move {
+            tokio::select! {
+                () = tokio::time::sleep(after) => spare.fill(),
+                () = shutdown.cancelled() => {}
+            }
+        });
+    }
+
     fn look(&self, tracked: &Tracked) -> Result<(Sandbox, Observation), DriverError> {
         let id = || tracked.stored().sandbox_id;
         tracked
@@ -309,7 +320,10 @@ impl ComputeDriver for ProcessDriver {
         launch::destroy(&tracked.state_dir, limit)
             .await
             .map_err(error::destroy)?;
-        self.forget(&*self.platform()?, &tracked)
+        let platform = self.platform()?;
+        self.forget(&platform, &tracked)?;
+        self.keep_spare(&platform, Duration::ZERO);
+        Ok(())
     }
 
     async fn get(&self, call: &Call, id: &str) -> Result<Sandbox, DriverError> {

@@ -15,7 +15,7 @@ use crate::cgroup::CgroupParent;
 use crate::config::Config;
 use crate::error;
 use crate::ids::IdBlocks;
-use crate::launch::{Launcher, LauncherConfig};
+use crate::launch::{Launcher, LauncherConfig, SpareShim};
 use crate::store::Store;
 
 /// More versions of the supervisor than gateways ever use at the same time.
@@ -27,6 +27,7 @@ pub(crate) struct Platform {
     pub(crate) config: Config,
     pub(crate) store: Store,
     pub(crate) cgroups: CgroupParent,
+    pub(crate) spare: SpareShim,
     /// By the supervisor's SHA-256.
     launchers: Mutex<HashMap<Vec<u8>, Launcher>>,
 }
@@ -43,6 +44,7 @@ impl Platform {
         let store = Store::open(dir).map_err(|failed| error::store("make", dir, failed))?;
         Ok(Self {
             cgroups: CgroupParent::detect(config.cgroup_parent.as_deref()),
+            spare: SpareShim::new(config.shim_path.clone()),
             store,
             config,
             launchers: Mutex::default(),
@@ -73,7 +75,8 @@ impl Platform {
             supervisor: SupervisorBinary::open(supervisor, instead_of_path)?,
             timeout: self.config.launch_timeout,
         })
-        .map_err(|failed| error::store("make", &self.config.sandboxes_dir(), failed))?;
+        .map_err(|failed| error::store("make", &self.config.sandboxes_dir(), failed))?
+        .with_spare(self.spare.clone());
         let mut launchers = self.launchers();
         if launchers.len() >= LAUNCHERS_MAX {
             launchers.clear();

@@ -24,6 +24,11 @@ const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
 /// Watches it in the background, unless somebody does already.
 pub(crate) fn spawn(context: &Context, tracked: &Arc<Tracked>) {
+    spawn_after(context, tracked, None);
+}
+
+/// The same, after it has been seen, and reported, like that.
+pub(crate) fn spawn_after(context: &Context, tracked: &Arc<Tracked>, seen: Option<Observation>) {
     if !tracked.begin_watching() {
         return;
     }
@@ -31,19 +36,21 @@ pub(crate) fn spawn(context: &Context, tracked: &Arc<Tracked>) {
     let tasks = context.tasks.clone();
     tasks.spawn(async move {
         tokio::select! {
-            () = follow(&context, &tracked) => {}
+            () = follow(&context, &tracked, seen) => {}
             () = context.shutdown.cancelled() => {}
         }
         tracked.end_watching();
     });
 }
 
-async fn follow(context: &Context, tracked: &Tracked) {
+async fn follow(context: &Context, tracked: &Tracked, mut seen: Option<Observation>) {
     let shim = tracked.control();
     loop {
-        // Registered before the look: news that comes in between is not lost.
+        // Registered before the look: news that comes in between is not lost. (What has happened to
+        // a running one since it was seen, its shim says.)
         let news = tracked.news.notified();
-        let Some((_, observation)) = tracked.look(&context.observations) else {
+        let look = || Some(tracked.look(&context.observations)?.1);
+        let Some(observation) = seen.take().or_else(look) else {
             return;
         };
         match observation {

@@ -1,6 +1,7 @@
 //! Making a sandbox: intent on disk, launch, and what is said of it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use cofferdam_driver_sdk::proto::SandboxState;
 use cofferdam_driver_sdk::supervisor::{self, OOM_SCORE_ADJ, Token};
@@ -14,6 +15,9 @@ use crate::platform::Platform;
 use crate::store::{Stored, callback_identity};
 use crate::tracked::{Tracked, now_unix_ms};
 use crate::{error, recover, watch};
+
+/// After a launch its sandbox has more use for the processors than the next one.
+const SPARE_DELAY: Duration = Duration::from_millis(50);
 
 impl ProcessDriver {
     /// The sandbox of this request: the one that exists, or a new one.
@@ -64,8 +68,9 @@ impl ProcessDriver {
         match launcher.launch(&plan, &bootstrap).await {
             Ok(handle) => {
                 self.note_weaknesses(platform, &tracked, &handle.not_enforced);
-                watch::spawn(&self.0.context, &tracked);
-                let (sandbox, _) = self.look(&tracked)?;
+                self.keep_spare(platform, SPARE_DELAY);
+                let (sandbox, seen) = self.look(&tracked)?;
+                watch::spawn_after(&self.0.context, &tracked, Some(seen));
                 recover::created(&platform.config.state_dir, sandbox)
             }
             Err(failed) => {

@@ -3,23 +3,23 @@
 use std::fs;
 use std::io;
 use std::net::Shutdown;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::os::unix::fs::{DirBuilderExt, chown};
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
 use std::time::Duration;
 
 use cofferdam_driver_sdk::supervisor::SupervisorBinary;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
-use tokio::process::{Child, Command};
+use tokio::process::Child;
 
 use super::destroy::destroy;
 use super::error::LaunchError;
 use super::hints::HostSwitches;
 use super::identity::boot_id;
 use super::request::{Bootstrap, SandboxPlan};
+use super::spare::{self, Shim, SpareShim};
 use crate::cgroup::{CgroupParent, Leaf, NotEnforced};
 use crate::ids::IdBlocks;
 use crate::sandbox::plan::{IdMapping, PLAN_VERSION, ShimLimits, ShimPlan};
@@ -66,6 +66,7 @@ pub struct ShimHandle {
 pub struct Launcher {
     config: LauncherConfig,
     switches: HostSwitches,
+    spare: Option<SpareShim>,
 }
 
 /// What was made before the shim starts.
@@ -85,7 +86,16 @@ impl Launcher {
         Ok(Launcher {
             config,
             switches: HostSwitches::read(),
+            spare: None,
         })
+    }
+
+    /// Takes the shim that is kept ready there, when one is.
+    pub fn with_spare(self, spare: SpareShim) -> Self {
+        Launcher {
+            spare: Some(spare),
+            ..self
+        }
     }
 
     /// Where a sandbox's state is, was, or would be.
@@ -141,7 +151,7 @@ impl Launcher {
     ) -> Result<ShimHandle, LaunchError> {
         plan.check(bootstrap)?;
         // The shim's exec takes about as long as what it waits for.
-        let (child, socket) = self.spawn_shim()?;
+        let Shim { child, socket } = self.shim()?;
         let prepared = self.prepare(plan)?;
         let up = self
             .stand_up(child, socket, &prepared.plan, bootstrap)
@@ -156,25 +166,14 @@ impl Launcher {
         })
     }
 
-    /// A child without arguments, environment or descriptors but the launch socket. `posix_spawn`
-    /// (there is no pre-exec hook), so the size of this process does not matter.
-    fn spawn_shim(&self) -> Result<(Child, StdUnixStream), LaunchError> {
-        let failed = |source| LaunchError::Spawn {
+    fn shim(&self) -> Result<Shim, LaunchError> {
+        if let Some(ready) = self.spare.as_ref().and_then(SpareShim::take) {
+            return Ok(ready);
+        }
+        spare::spawn(&self.config.shim).map_err(|source| LaunchError::Spawn {
             path: self.config.shim.clone(),
             source,
-        };
-        let (near, far) = StdUnixStream::pair().map_err(failed)?;
-        let child = Command::new(&self.config.shim)
-            .env_clear()
-            .current_dir("/")
-            .stdin(Stdio::from(OwnedFd::from(far)))
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .process_group(0)
-            .kill_on_drop(true)
-            .spawn()
-            .map_err(failed)?;
-        Ok((child, near))
+        })
     }
 
     /// Directory, ids, record, cgroup: intent on disk before the thing itself. A handful of
@@ -290,7 +289,7 @@ async fn converse(
     let plan = serde_json::to_vec(plan)?;
     let bootstrap = bootstrap.json().as_bytes();
     // Twelve bytes into an empty socket: does not block.
-    frame::send_header(socket.as_fd(), plan.len(), bootstrap.len(), supervisor)?;
+    frame::send_header(socket.as_fd(), plan.len(), bootstrap.len(), &[supervisor])?;
     socket.set_nonblocking(true)?;
     let mut socket = UnixStream::from_std(socket)?;
     socket.write_all(&plan).await?;

@@ -7,7 +7,8 @@
 //! destroy ── whatever is left of it, from any state
 //! ```
 //!
-//! All of it holds no state: a driver that was restarted uses the state directories it finds.
+//! All of it holds no state, but for a shim that is kept ready: a driver that was restarted uses the
+//! state directories it finds.
 
 mod control;
 mod destroy;
@@ -18,6 +19,7 @@ mod launcher;
 mod observe;
 mod read;
 mod request;
+mod spare;
 
 pub use control::{ControlError, ShimControl};
 pub use destroy::{DestroyError, destroy};
@@ -27,3 +29,4 @@ pub use identity::ProcessIdentity;
 pub use launcher::{Launcher, LauncherConfig, ShimHandle};
 pub use observe::{Observation, Sandbox, list, observe};
 pub use request::{Bootstrap, SandboxLimits, SandboxPlan};
+pub use spare::SpareShim;

@@ -1,12 +1,13 @@
-//! How plan and bootstrap reach the shim: one frame on a socket pair that is its standard input.
+//! How plan and bootstrap reach the shim: one frame on a socket pair that is its standard input. In
+//! the same way its first half hands them on to its second, with what it has opened for it.
 //!
 //! ```text
 //! magic u32 | plan length u32 | bootstrap length u32   (native order; one machine)
 //! plan JSON | bootstrap JSON
 //! ```
 //!
-//! The supervisor's executable travels with the header as a descriptor, so that what is executed
-//! is what was hashed. The answer is one JSON line.
+//! Descriptors travel with the header. The first is the supervisor's executable, so that what is
+//! executed is what was hashed. The answer is one JSON line.
 
 use std::io::{self, IoSlice, IoSliceMut, Read};
 use std::mem::MaybeUninit;
@@ -25,6 +26,8 @@ const MAGIC: u32 = 0xC0FF_DA01;
 const HEADER_BYTES: usize = 12;
 /// Longest plan.
 pub const PLAN_BYTES_MAX: usize = 128 * 1024;
+/// Most descriptors.
+pub const DESCRIPTORS_MAX: usize = 32;
 /// Longest answer line.
 pub const REPORT_BYTES_MAX: usize = 64 * 1024;
 
@@ -35,21 +38,24 @@ pub struct Received {
     pub plan: Vec<u8>,
     /// The supervisor's bootstrap JSON.
     pub bootstrap: Zeroizing<Vec<u8>>,
-    /// The supervisor's executable.
-    pub supervisor: OwnedFd,
+    /// The supervisor's executable, and what else was sent.
+    pub descriptors: Vec<OwnedFd>,
 }
 
-/// Sends the header with the descriptor. The caller sends plan and bootstrap after it.
+/// Sends the header with the descriptors. The caller sends plan and bootstrap after it.
 pub fn send_header(
     socket: BorrowedFd<'_>,
     plan_len: usize,
     bootstrap_len: usize,
-    supervisor: BorrowedFd<'_>,
+    descriptors: &[BorrowedFd<'_>],
 ) -> io::Result<()> {
-    if plan_len > PLAN_BYTES_MAX || bootstrap_len > BOOTSTRAP_BYTES_MAX {
+    if plan_len > PLAN_BYTES_MAX
+        || bootstrap_len > BOOTSTRAP_BYTES_MAX
+        || descriptors.len() > DESCRIPTORS_MAX
+    {
         return Err(io::Error::new(
             io::ErrorKind::InvalidInput,
-            "plan or bootstrap is too long",
+            "plan or bootstrap is too long, or there are too many descriptors",
         ));
     }
     let mut header = [0; HEADER_BYTES];
@@ -60,12 +66,11 @@ pub fn send_header(
     {
         slot.copy_from_slice(&word.to_ne_bytes());
     }
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS_MAX))];
     let mut ancillary = SendAncillaryBuffer::new(&mut space);
-    let descriptors = [supervisor];
     assert!(
-        ancillary.push(SendAncillaryMessage::ScmRights(&descriptors)),
-        "one descriptor fits"
+        ancillary.push(SendAncillaryMessage::ScmRights(descriptors)),
+        "their number was checked"
     );
     let sent = sendmsg(
         socket,
@@ -84,7 +89,7 @@ pub fn send_header(
 pub fn receive(socket: &mut UnixStream) -> io::Result<Received> {
     let malformed = |what| io::Error::new(io::ErrorKind::InvalidData, what);
     let mut header = [0; HEADER_BYTES];
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS_MAX))];
     let mut ancillary = RecvAncillaryBuffer::new(&mut space);
     let flags = RecvFlags::CMSG_CLOEXEC;
     let got = recvmsg(
@@ -96,11 +101,15 @@ pub fn receive(socket: &mut UnixStream) -> io::Result<Received> {
     if got.bytes != HEADER_BYTES {
         return Err(malformed("the launch socket closed before a whole header"));
     }
-    let supervisor = ancillary.drain().find_map(|message| match message {
-        RecvAncillaryMessage::ScmRights(mut descriptors) => descriptors.next(),
-        _ => None,
-    });
-    let supervisor = supervisor.ok_or_else(|| malformed("no supervisor descriptor"))?;
+    let mut descriptors = Vec::new();
+    for message in ancillary.drain() {
+        if let RecvAncillaryMessage::ScmRights(some) = message {
+            descriptors.extend(some);
+        }
+    }
+    if descriptors.is_empty() {
+        return Err(malformed("no supervisor descriptor"));
+    }
     let word = |at: usize| {
         u32::from_ne_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]])
     };
@@ -115,7 +124,7 @@ pub fn receive(socket: &mut UnixStream) -> io::Result<Received> {
     Ok(Received {
         plan,
         bootstrap,
-        supervisor,
+        descriptors,
     })
 }
 
@@ -126,12 +135,14 @@ mod tests {
     use std::os::fd::AsFd;
 
     #[test]
-    fn a_frame_carries_plan_bootstrap_and_descriptor() {
+    fn a_frame_carries_plan_bootstrap_and_descriptors() {
         let (mut near, mut far) = UnixStream::pair().unwrap();
         let file = std::fs::File::open("/dev/null").unwrap();
-        send_header(near.as_fd(), 4, 3, file.as_fd()).unwrap();
+        let descriptors = [file.as_fd(); DESCRIPTORS_MAX];
+        send_header(near.as_fd(), 4, 3, &descriptors).unwrap();
         near.write_all(b"plantok").unwrap();
         let received = receive(&mut far).unwrap();
+        assert_eq!(received.descriptors.len(), DESCRIPTORS_MAX);
         assert_eq!(received.plan, b"plan");
         assert_eq!(*received.bootstrap, b"tok");
     }

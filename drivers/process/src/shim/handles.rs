@@ -1,7 +1,7 @@
 //! Descriptors opened with the driver's identity, before the shim gives it up.
 
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 
@@ -87,6 +87,45 @@ impl Handles {
             console,
             supervisor,
         })
+    }
+
+    /// All of them, in the order in which [`Handles::received`] takes them.
+    pub(crate) fn descriptors(&self) -> Vec<BorrowedFd<'_>> {
+        let mut all = vec![
+            self.supervisor.as_fd(),
+            self.run_dir.as_fd(),
+            self.host_proc.as_fd(),
+            self.control.as_fd(),
+            self.null.as_fd(),
+            self.console.0.as_fd(),
+            self.console.1.as_fd(),
+        ];
+        all.extend(self.cgroup_dir.as_ref().map(AsFd::as_fd));
+        all.extend(self.cgroup_procs.iter().map(AsFd::as_fd));
+        all.extend(self.callback_dir.as_ref().map(AsFd::as_fd));
+        all
+    }
+
+    /// The same ones in another process. `None`: they are not those of this plan.
+    pub(crate) fn received(plan: &ShimPlan, descriptors: Vec<OwnedFd>) -> Option<Self> {
+        let mut next = descriptors.into_iter();
+        let handles = Handles {
+            supervisor: next.next()?,
+            run_dir: next.next()?,
+            host_proc: next.next()?,
+            control: UnixListener::from(next.next()?),
+            null: next.next()?,
+            console: (next.next()?, next.next()?),
+            cgroup_dir: match plan.cgroup.v2_dir {
+                Some(_) => Some(next.next()?),
+                None => None,
+            },
+            cgroup_procs: (plan.cgroup.procs_files.iter())
+                .map(|_| next.next())
+                .collect::<Option<_>>()?,
+            callback_dir: next.next(),
+        };
+        next.next().is_none().then_some(handles)
     }
 
     /// Opens the callback directory from inside the mount namespace, if it could not be done

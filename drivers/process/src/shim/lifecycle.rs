@@ -13,7 +13,6 @@ use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Signal, WaitId, WaitIdOptions, pidfd_send_signal, setsid, waitid};
-use zeroize::Zeroizing;
 
 use super::failure::Context;
 use super::handles::Handles;
@@ -21,35 +20,33 @@ use super::init::{self, Init};
 use super::records::{self, now_unix_ms};
 use super::{namespaces, outer, proc, rootfs, serve, sys};
 use crate::sandbox::control::Status;
+use crate::sandbox::frame;
 use crate::sandbox::layout::{CONTROL_SOCKET, EXIT_RECORD, RUN_RECORD};
-use crate::sandbox::plan::{Network, ShimPlan};
+use crate::sandbox::plan::ShimPlan;
 use crate::sandbox::record::{ExitCause, ExitRecord, ProcessId, RECORD_VERSION, RunRecord};
 use crate::sandbox::report::{Failure, LaunchReport, Stage, Up};
 
-/// What the second half of the shim starts from.
-#[derive(Debug)]
-pub(crate) struct Begin {
-    pub(crate) plan: ShimPlan,
-    pub(crate) bootstrap: Zeroizing<Vec<u8>>,
-    pub(crate) handles: Handles,
-    pub(crate) socket: UnixStream,
-    pub(crate) released: OwnedFd,
-}
-
-/// The second half: stands the sandbox up, answers, serves until the end.
-pub(crate) fn run(begin: Begin) -> i32 {
-    // Nothing comes when the first half failed; it reports that itself.
-    if !matches!(rustix::io::read(&begin.released, &mut [0; 1]), Ok(1)) {
+/// The second half: waits for what it needs, stands the sandbox up, answers, serves until the end.
+pub(crate) fn run(mut channel: UnixStream, socket: UnixStream, flags: u64) -> i32 {
+    let loopback = match flags & sys::NEW_NET {
+        0 => Ok(()),
+        _ => sys::loopback_up(),
+    };
+    // Nothing comes when there is no plan after all, or when the first half failed, which it
+    // reports itself.
+    let Ok(received) = frame::receive(&mut channel) else {
         return 1;
-    }
-    let Begin {
-        plan,
-        bootstrap,
-        handles,
-        socket,
-        ..
-    } = begin;
-    match stand_up(plan, handles, &bootstrap) {
+    };
+    drop(channel);
+    let Ok(plan) = serde_json::from_slice::<ShimPlan>(&received.plan) else {
+        return 1;
+    };
+    let Some(handles) = Handles::received(&plan, received.descriptors) else {
+        return 1;
+    };
+    let bootstrap = received.bootstrap;
+    let loopback = loopback.at(Stage::LoopbackUp, "");
+    match loopback.and_then(|()| stand_up(plan, handles, &bootstrap)) {
         Ok((lifecycle, signals, up)) => {
             drop(bootstrap);
             outer::report(&socket, &LaunchReport::Up(up));
@@ -98,9 +95,6 @@ fn build(plan: &ShimPlan) -> Result<(), Failure> {
     rustix::process::umask(rustix::fs::Mode::empty());
     let sources = rootfs::open_sources(plan)?;
     namespaces::become_inner_root(&plan.ids)?;
-    if plan.network == Network::None {
-        sys::loopback_up().at(Stage::LoopbackUp, "")?;
-    }
     rustix::system::sethostname(plan.hostname.as_bytes()).at(Stage::SetHostname, &plan.hostname)?;
     rootfs::build_and_enter(plan, sources)
 }

@@ -2,7 +2,7 @@
 //! sandbox's PID 1.
 //!
 //! ```text
-//! driver ──exec──► outer (the driver's identity: opens paths, clones, writes the id maps, exits)
+//! driver ──exec──► outer (the driver's identity: clones; with the plan: opens paths, maps ids, exits)
 //!                    └─clone3(user mnt ipc uts net)─► shim (the sandbox's identity, host pid ns)
 //!                                                      │  builds the root, then serves shim.sock
 //!                                                      └─clone3(pid)─► init: /proc, Landlock,

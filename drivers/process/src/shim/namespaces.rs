@@ -12,14 +12,17 @@ use super::sys;
 use crate::sandbox::plan::{IdMapLine, IdMapping, Network, ShimPlan, Workload};
 use crate::sandbox::report::{Failure, Stage};
 
-/// The flags the shim itself is cloned with. The pid and cgroup namespaces are the init's.
+/// The flags the shim itself is cloned with, for all but the host's network. The pid and cgroup
+/// namespaces are the init's.
+pub(crate) const USUAL: u64 =
+    sys::NEW_USER | sys::NEW_MOUNT | sys::NEW_IPC | sys::NEW_UTS | sys::NEW_NET;
+
+/// The flags for a plan.
 pub(crate) fn flags(plan: &ShimPlan) -> u64 {
-    let network = if plan.network == Network::None {
-        sys::NEW_NET
-    } else {
-        0
-    };
-    sys::NEW_USER | sys::NEW_MOUNT | sys::NEW_IPC | sys::NEW_UTS | network
+    match plan.network {
+        Network::None => USUAL,
+        Network::Host => USUAL & !sys::NEW_NET,
+    }
 }
 
 /// Writes the maps of a process just cloned; `proc` is the host's. Only somebody outside the

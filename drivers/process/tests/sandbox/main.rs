@@ -8,3 +8,4 @@ mod harness;
 mod isolation;
 mod lifecycle;
 mod ordinary_user;
+mod spare;
