@@ -1,5 +1,6 @@
 //! What all calls share: the processes, what they inherit, and how it all ends.
 
+use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -44,12 +45,7 @@ pub(crate) struct Core {
 }
 
 impl Core {
-    pub(crate) fn new(
-        identity: Identity,
-        defaults: Defaults,
-        expire_time_unix_ms: u64,
-        killer: Killer,
-    ) -> Self {
+    pub(crate) fn new(identity: Identity, defaults: Defaults, expire_time_unix_ms: u64) -> Self {
         let (reaper, tasks) = (Reaper::default(), TaskTracker::new());
         Self {
             identity,
@@ -63,8 +59,18 @@ impl Core {
             first_expire_time_unix_ms: expire_time_unix_ms,
             ending: watch::channel(None).0,
             defaults: Mutex::new(Arc::new(defaults)),
-            killer,
+            killer: Killer::new(),
         }
+    }
+
+    /// Makes the threads that must be there before the first process is. Off the way to the gateway,
+    /// which waits for the hello.
+    pub(crate) fn start_threads(&self) -> io::Result<()> {
+        self.killer.start()?;
+        // With one thread there, file operations wait for it when no other can be made; with none
+        // they would fail.
+        drop(tokio::task::spawn_blocking(|| ()));
+        Ok(())
     }
 
     /// What a process started now inherits.

@@ -1,9 +1,10 @@
 //! The thread that looks through `/proc` and kills.
 //!
-//! It is there from the start: when a fork bomb has taken the last process id, no thread can be made
-//! to end it. And it is a thread, so that a look at ten thousand processes delays no ping.
+//! It is there before the first process is: when a fork bomb has taken the last process id, no thread
+//! can be made to end it. And it is a thread, so that a look at ten thousand processes delays no ping.
 
 use std::io;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 
 use tokio::sync::{mpsc, oneshot};
@@ -17,25 +18,39 @@ type Job = Box<dyn FnOnce() + Send>;
 #[derive(Debug)]
 pub(crate) struct Killer {
     jobs: Option<mpsc::Sender<Job>>,
-    thread: Option<JoinHandle<()>>,
+    thread: Mutex<Thread>,
+}
+
+enum Thread {
+    /// With the jobs that it will have.
+    ToBeStarted(mpsc::Receiver<Job>),
+    Running(JoinHandle<()>),
+    Ended,
 }
 
 impl Killer {
-    pub(crate) fn start() -> io::Result<Self> {
-        let (jobs, mut queue) = mpsc::channel::<Job>(JOBS_MAX);
-        let run = move || {
-            while let Some(job) = queue.blocking_recv() {
-                job();
-            }
-        };
-        let thread = thread::Builder::new()
-            .name("killer".into())
-            .stack_size(256 * 1024)
-            .spawn(run)?;
-        Ok(Self {
+    /// Without its thread yet.
+    pub(crate) fn new() -> Self {
+        let (jobs, queue) = mpsc::channel::<Job>(JOBS_MAX);
+        Self {
             jobs: Some(jobs),
-            thread: Some(thread),
-        })
+            thread: Mutex::new(Thread::ToBeStarted(queue)),
+        }
+    }
+
+    /// Starts the thread, unless it runs. To be called before there is anything to kill.
+    pub(crate) fn start(&self) -> io::Result<()> {
+        let mut thread = self.thread();
+        *thread = match std::mem::replace(&mut *thread, Thread::Ended) {
+            Thread::ToBeStarted(queue) => Thread::Running(spawn(queue)?),
+            Thread::Running(running) => Thread::Running(running),
+            Thread::Ended => return Err(io::Error::other("it could not be started before")),
+        };
+        Ok(())
+    }
+
+    fn thread(&self) -> MutexGuard<'_, Thread> {
+        self.thread.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Runs a job. Cancelled after it was queued, the job still runs: killing half a tree helps
@@ -47,15 +62,39 @@ impl Killer {
         let (sender, receiver) = oneshot::channel();
         // Whoever asked may have gone; then nobody is told.
         let job = Box::new(move || drop(sender.send(job())));
+        // The end may come before any session.
+        self.start().ok()?;
         self.jobs.as_ref()?.send(job).await.ok()?;
         receiver.await.ok()
+    }
+}
+
+fn spawn(mut queue: mpsc::Receiver<Job>) -> io::Result<JoinHandle<()>> {
+    let run = move || {
+        while let Some(job) = queue.blocking_recv() {
+            job();
+        }
+    };
+    thread::Builder::new()
+        .name("killer".into())
+        .stack_size(256 * 1024)
+        .spawn(run)
+}
+
+impl std::fmt::Debug for Thread {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::ToBeStarted(_) => "ToBeStarted",
+            Self::Running(_) => "Running",
+            Self::Ended => "Ended",
+        })
     }
 }
 
 impl Drop for Killer {
     fn drop(&mut self) {
         self.jobs = None;
-        if let Some(thread) = self.thread.take() {
+        if let Thread::Running(thread) = std::mem::replace(&mut *self.thread(), Thread::Ended) {
             // A panic there has been printed.
             let _ = thread.join();
         }

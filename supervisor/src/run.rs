@@ -22,7 +22,6 @@ use crate::callback::{Connector, NoMore, keep_session};
 use crate::core::Core;
 use crate::hello::Identity;
 use crate::init;
-use crate::killer::Killer;
 use crate::log::log;
 use crate::process::{Defaults, SPOOL_BYTES_DEFAULT};
 use crate::signal::Signal;
@@ -69,14 +68,8 @@ pub(crate) fn run(callback: &Callback, bootstrap: &BootstrapSource) -> Result<u8
         sandbox_id: bootstrap.sandbox_id.clone(),
         boot_id,
     };
-    let killer = Killer::start().map_err(failed("the killer thread"))?;
     let defaults = defaults(&bootstrap, open_files);
-    let core = Arc::new(Core::new(
-        identity,
-        defaults,
-        bootstrap.expire_time_unix_ms,
-        killer,
-    ));
+    let core = Arc::new(Core::new(identity, defaults, bootstrap.expire_time_unix_ms));
 
     let runtime = runtime(bootstrap.uid, bootstrap.gid).map_err(failed("the runtime"))?;
     let tokens = Tokens::new(bootstrap.token);
@@ -109,16 +102,13 @@ fn runtime(uid: u32, gid: u32) -> io::Result<runtime::Runtime> {
     if !changes_user {
         log!("file operations run as the supervisor, who cannot become {uid}:{gid}");
     }
-    let runtime = runtime::Builder::new_current_thread()
+    runtime::Builder::new_current_thread()
         .enable_all()
         .max_blocking_threads(BLOCKING_THREADS_MAX)
         .thread_keep_alive(BLOCKING_THREAD_KEPT)
         .thread_name("files")
         .on_thread_start(move || init::become_for_files(uid, gid))
-        .build()?;
-    // With one thread there, work waits for it when no other can be made; with none it would fail.
-    drop(runtime.spawn_blocking(|| ()));
-    Ok(runtime)
+        .build()
 }
 
 async fn live(

@@ -108,6 +108,9 @@ async fn one_session(
             return Outcome::Failed(error.to_string());
         }
     };
+    if let Err(error) = core.start_threads() {
+        return Outcome::Failed(format!("cannot make the threads it needs: {error}"));
+    }
     log!(
         "session {} with protocol {}",
         agreed.session,
