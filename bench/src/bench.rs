@@ -3,17 +3,17 @@
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
-use tempfile::TempDir;
 
 use crate::client;
 use crate::docker::{self, Docker};
 use crate::gateway::{Gateway, Staged};
+use crate::janitor::Janitor;
 use crate::options::{Options, Peer, Sizes};
 use crate::raw::{self, Helper};
 
 #[derive(Debug)]
 pub(crate) struct Bench {
-    // Fields are dropped from above to below: the directory goes last.
+    // Fields are dropped from above to below: the janitor looks last, and removes the directory.
     pub(crate) docker: Result<Docker, String>,
     pub(crate) helper: Helper,
     pub(crate) gateway: Gateway,
@@ -21,20 +21,26 @@ pub(crate) struct Bench {
     pub(crate) staged: Staged,
     pub(crate) sizes: Sizes,
     pub(crate) cpus: u64,
-    work: TempDir,
+    work: PathBuf,
+    janitor: Janitor,
 }
 
 impl Bench {
     pub(crate) async fn start(options: &Options) -> Result<Self> {
         // A short path: the sockets below it have a limit of 108 bytes.
-        let work = TempDir::with_prefix("cfd-bench-").context("make a directory to work in")?;
-        let staged = Staged::copy(&options.bin, &options.libexec, &work.path().join("own"))?;
-        let gateway = Gateway::start(&staged, &work.path().join("gw")).await?;
+        let work = tempfile::Builder::new()
+            .prefix("cfd-bench-")
+            .tempdir()
+            .context("make a directory to work in")?
+            .keep();
+        // From here on the directory is the janitor's to remove.
+        let janitor = Janitor::start(&work, options.xtask.as_deref())?;
+        let staged = Staged::copy(&options.bin, &options.libexec, &work.join("own"))?;
+        let gateway = Gateway::start(&staged, &work.join("gw")).await?;
         let docker = if options.skip.contains(&Peer::Docker) {
             Err("as asked".to_owned())
         } else {
-            docker::start(options.xtask.as_deref(), work.path())
-                .map_err(|reason| format!("{reason:#}"))
+            docker::start(options.xtask.as_deref(), &work).map_err(|reason| format!("{reason:#}"))
         };
         let bwrap = if options.skip.contains(&Peer::Bwrap) {
             Err("as asked".to_owned())
@@ -50,12 +56,13 @@ impl Bench {
             sizes: options.sizes(),
             cpus: std::thread::available_parallelism().map_or(1, |cpus| cpus.get() as u64),
             work,
+            janitor,
         })
     }
 
     /// A directory of its own for something that a scenario starts.
     pub(crate) fn directory(&self, name: &str) -> PathBuf {
-        self.work.path().join(name)
+        self.work.join(name)
     }
 
     /// The CLI, pointed at the gateway.
@@ -81,20 +88,20 @@ impl Bench {
             helper,
             gateway,
             staged,
-            work,
+            janitor,
             ..
         } = self;
         drop((docker, helper));
         let emptied = client::delete_all(&mut gateway.connect()).await;
         let stopped = gateway.stop().await;
         let left = staged.sweep();
-        work.close().context("remove the working directory")?;
+        let inspected = janitor.inspect();
         emptied?;
         stopped?;
         anyhow::ensure!(
             left == 0,
             "{left} processes were still running and were killed"
         );
-        Ok(())
+        inspected
     }
 }

@@ -36,7 +36,7 @@ pub(crate) fn start(xtask: Option<&Path>, home: &Path) -> Result<Docker> {
     if !rustix::process::geteuid().is_root() {
         bail!("a dockerd of our own needs root");
     }
-    let dir = home.join("docker");
+    let dir = home.join(crate::janitor::DOCKER_DIR);
     let started = Command::new(xtask)
         .args(["engines", "start-docker"])
         .arg(&dir)

@@ -17,6 +17,7 @@ mod bench;
 mod client;
 mod docker;
 mod gateway;
+mod janitor;
 mod machine;
 mod options;
 mod print;
@@ -41,6 +42,9 @@ fn main() -> ExitCode {
     if std::env::args().nth(1).as_deref() == Some(raw::HELPER) {
         // Whoever asked is gone when this fails.
         return raw::serve_as_helper().map_or(ExitCode::FAILURE, |()| ExitCode::SUCCESS);
+    }
+    if std::env::args().nth(1).as_deref() == Some(janitor::JANITOR) {
+        return janitor::serve(std::env::args_os().skip(2));
     }
     match measure(&Options::parse()) {
         Ok(true) => ExitCode::SUCCESS,
