@@ -11,8 +11,8 @@
 //! ```
 //!
 //! It knows nothing of tasks, stores, drivers or clocks; `task.rs` performs the effects and feeds
-//! their results back as events. At most one driver call of a sandbox is under way, except that a
-//! delete replaces whatever is.
+//! their results back as events. At most one driver call of a sandbox is under way: a later one
+//! replaces it, and what a replaced one answers counts for nothing.
 
 use std::time::Duration;
 
@@ -198,18 +198,17 @@ pub(super) fn step(state: &mut State, event: Event) -> Vec<Effect> {
             observe(state, seen)
         }
         Event::Started(Err(failure)) => call_failed(state, failure, Effect::Start),
-        Event::StopEnded(Ok(seen)) => {
-            state.call = None;
-            state.failures = 0;
-            observe(state, seen)
-        }
+        Event::StopEnded(Ok(seen)) => stopped(state, seen),
         Event::StopEnded(Err(failure)) => call_failed(state, failure, Effect::Stop),
         Event::DeleteEnded(_) => vec![],
         Event::Observed(seen) => observe(state, seen),
         Event::Gone => gone(state),
         Event::SessionUp => {
+            // It may take the place of one that was configured.
             state.session = SessionState::Up;
-            vec![Effect::Configure]
+            let mut effects = evaluate(state);
+            effects.push(Effect::Configure);
+            effects
         }
         Event::SessionDown => {
             state.session = SessionState::Down;
@@ -334,6 +333,19 @@ fn settled(state: &mut State, result: Result<Option<Seen>, Failure>) -> Vec<Effe
             vec![state.backoff()]
         }
     }
+}
+
+/// A driver that answers and yet does not say "stopped" is asked again.
+fn stopped(state: &mut State, seen: Seen) -> Vec<Effect> {
+    state.call = None;
+    let mut effects = observe(state, seen);
+    if state.phase == SandboxState::Stopping {
+        state.call = Some(Call::Stop);
+        effects.push(state.backoff());
+    } else {
+        state.failures = 0;
+    }
+    effects
 }
 
 /// It was to be stopped while it was still being made.
@@ -529,3 +541,5 @@ fn ready_timeout(state: &mut State, driver: &str) -> Vec<Effect> {
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod walk;

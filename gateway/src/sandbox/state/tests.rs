@@ -252,3 +252,88 @@ fn what_the_driver_says_is_gone_is_failed_and_can_still_be_deleted() {
     };
     assert!(step(&mut state, delete).contains(&Effect::Delete));
 }
+
+#[test]
+fn what_processes_inherit_and_cannot_be_bound_is_a_failure_and_no_ready_sandbox() {
+    let mut state = fresh();
+    step(&mut state, Event::Begin);
+    let running = seen(ObservedState::Running, 1);
+    step(&mut state, Event::Created(Ok(running)));
+    assert_eq!(step(&mut state, Event::SessionUp), [Effect::Configure]);
+    step(&mut state, Event::Configured(Err("lost".to_owned())));
+    assert_eq!(
+        (state.phase, state.reason.as_str(), state.message.as_str()),
+        (SandboxState::Failed, "CONFIGURE_FAILED", "lost")
+    );
+}
+
+#[test]
+fn every_new_session_is_configured_and_the_answer_for_an_old_one_counts_for_nothing() {
+    let mut state = ready();
+    step(&mut state, Event::SessionDown);
+    // Of the session that is gone.
+    step(&mut state, Event::Configured(Ok(())));
+    assert_eq!(state.phase, SandboxState::Provisioning);
+    assert_eq!(step(&mut state, Event::SessionUp), [Effect::Configure]);
+    assert_eq!(state.phase, SandboxState::Provisioning);
+    step(&mut state, Event::Configured(Ok(())));
+    assert_eq!(state.phase, SandboxState::Ready);
+}
+
+#[test]
+fn after_a_restart_a_live_session_is_word_enough_while_the_driver_is_away() {
+    let mut state = State::new(SandboxState::Ready, String::new(), String::new());
+    step(&mut state, Event::Resume);
+    assert_eq!(state.phase, SandboxState::Provisioning);
+    step(&mut state, Event::SessionUp);
+    step(&mut state, Event::Configured(Ok(())));
+    assert_eq!(state.phase, SandboxState::Ready);
+    // One that never was ready has to wait for the driver.
+    let mut state = fresh();
+    step(&mut state, Event::Resume);
+    step(&mut state, Event::SessionUp);
+    step(&mut state, Event::Configured(Ok(())));
+    assert_eq!(state.phase, SandboxState::Provisioning);
+}
+
+#[test]
+fn a_sandbox_that_is_stopped_while_it_is_made_is_stopped_when_it_is_there() {
+    let mut state = fresh();
+    step(&mut state, Event::Begin);
+    let effects = step(&mut state, Event::Stop);
+    assert!(!effects.contains(&Effect::Stop), "{effects:?}");
+    let made = Event::Created(Ok(seen(ObservedState::Running, 1)));
+    let effects = step(&mut state, made);
+    assert_eq!(effects.last(), Some(&Effect::Stop));
+    step(
+        &mut state,
+        Event::StopEnded(Ok(seen(ObservedState::Stopped, 1))),
+    );
+    assert_eq!(
+        (state.phase, state.reason.as_str()),
+        (SandboxState::Stopped, "STOPPED_BY_REQUEST")
+    );
+}
+
+#[test]
+fn a_session_that_takes_the_place_of_another_is_configured_before_anything_runs_over_it() {
+    let mut state = ready();
+    let effects = step(&mut state, Event::SessionUp);
+    assert_eq!(state.phase, SandboxState::Provisioning);
+    assert_eq!(effects.last(), Some(&Effect::Configure));
+    step(&mut state, Event::Configured(Ok(())));
+    assert_eq!(state.phase, SandboxState::Ready);
+}
+
+#[test]
+fn a_driver_that_says_it_stopped_and_shows_it_running_is_asked_again() {
+    let mut state = ready();
+    step(&mut state, Event::Stop);
+    let running = Event::StopEnded(Ok(seen(ObservedState::Running, 1)));
+    let effects = step(&mut state, running);
+    assert!(
+        matches!(effects[..], [Effect::RetryAfter(_)]),
+        "{effects:?}"
+    );
+    assert_eq!(step(&mut state, Event::Retry), [Effect::Stop]);
+}
