@@ -135,9 +135,11 @@ fn keep_stdio_open() {
 }
 
 fn read_signals() -> io::Result<OwnedFd> {
-    // SAFETY: plain calls on local sets. An inherited "ignore" of SIGCHLD would reap our children.
+    // SAFETY: plain calls on local sets. An inherited "ignore" of SIGCHLD would reap our children; a
+    // pipe that nobody reads is an error, not the end.
     unsafe {
         libc::signal(libc::SIGCHLD, libc::SIG_DFL);
+        libc::signal(libc::SIGPIPE, libc::SIG_IGN);
         let mut all: libc::sigset_t = std::mem::zeroed();
         libc::sigfillset(&mut all);
         if libc::pthread_sigmask(libc::SIG_SETMASK, &all, std::ptr::null_mut()) != 0 {

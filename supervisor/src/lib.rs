@@ -40,7 +40,6 @@ mod watch;
 
 use std::error::Error;
 use std::ffi::OsString;
-use std::process::ExitCode;
 
 use self::args::{Args, USAGE};
 use self::log::log;
@@ -48,8 +47,8 @@ use self::log::log;
 /// Could not begin; the log says why.
 const EXIT_CANNOT_START: u8 = 125;
 
-/// The whole program, given its arguments without its name.
-pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+/// The whole program, given its arguments without its name. The result is the exit code.
+pub fn main(arguments: impl IntoIterator<Item = OsString>) -> u8 {
     let (callback, bootstrap) = match args::parse(arguments) {
         Ok(Args::Run {
             callback,
@@ -59,16 +58,16 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             let line = concat!("cofferdam-supervisor ", env!("CARGO_PKG_VERSION"), "\n");
             // Whoever asked is gone if this fails.
             let _ = rustix::io::write(rustix::stdio::stdout(), line.as_bytes());
-            return ExitCode::SUCCESS;
+            return 0;
         }
         Err(error) => {
             log!("{error}");
             log!("{USAGE}");
-            return ExitCode::from(EXIT_CANNOT_START);
+            return EXIT_CANNOT_START;
         }
     };
     match run::run(&callback, &bootstrap) {
-        Ok(code) => ExitCode::from(code),
+        Ok(code) => code,
         Err(error) => {
             let mut text = error.to_string();
             let mut source = error.source();
@@ -77,7 +76,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
                 source = cause.source();
             }
             log!("{text}");
-            ExitCode::from(EXIT_CANNOT_START)
+            EXIT_CANNOT_START
         }
     }
 }

@@ -33,13 +33,13 @@ mod seccomp;
 mod serve;
 mod sys;
 
-use std::process::ExitCode;
-
 /// The program: reads a plan from standard input and makes a sandbox of it. It takes no
 /// arguments; given some it only fails, which makes it a supervisor good enough for a trial.
-pub fn main() -> ExitCode {
-    if std::env::args_os().len() > 1 {
-        return ExitCode::from(2);
+/// The result is the exit code.
+pub fn main(has_arguments: bool) -> u8 {
+    if has_arguments {
+        return 2;
     }
+    sys::ignore_broken_pipes();
     outer::run()
 }

@@ -4,7 +4,6 @@
 use std::io::{self, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
-use std::process::ExitCode;
 
 use rustix::fs::{CWD, Mode, OFlags, openat};
 use rustix::process::{Signal, pidfd_send_signal, umask};
@@ -20,17 +19,17 @@ use crate::sandbox::plan::ShimPlan;
 use crate::sandbox::record::ProcessId;
 use crate::sandbox::report::{Failure, LaunchReport, Stage};
 
-/// Serves one launch.
-pub(crate) fn run() -> ExitCode {
+/// Serves one launch; returns the exit code.
+pub(crate) fn run() -> u8 {
     let Ok(socket) = io::stdin().as_fd().try_clone_to_owned() else {
-        return ExitCode::FAILURE;
+        return 1;
     };
     let mut socket = UnixStream::from(socket);
     match launch(&mut socket) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(()) => 0,
         Err(failure) => {
             report(&socket, &LaunchReport::Failed(failure));
-            ExitCode::FAILURE
+            1
         }
     }
 }

@@ -156,6 +156,12 @@ pub(crate) fn signal_fd(signals: &[i32]) -> Result<OwnedFd, Errno> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
 }
 
+/// A socket that nobody reads is an error, not the end of the process.
+pub(crate) fn ignore_broken_pipes() {
+    // SAFETY: "ignore" is a valid disposition of this signal.
+    unsafe { libc::signal(libc::SIGPIPE, libc::SIG_IGN) };
+}
+
 /// Unblocks every signal and restores default dispositions of those Rust or a parent may have
 /// set: what the supervisor should find.
 pub(crate) fn reset_signals() -> Result<(), Errno> {
