@@ -192,10 +192,11 @@ impl Spent {
     }
 }
 
-/// The only children of the shims that the process driver leaves behind.
+/// The only children that shims have, but for the shim that is kept ready: its child is one, too.
 pub(super) fn supervisors(libexec: &Path) -> Vec<u32> {
     let shims = procfs::running(&libexec.join("cofferdam-process-shim"));
-    shims.into_iter().flat_map(procfs::children).collect()
+    let children = shims.iter().flat_map(|shim| procfs::children(*shim));
+    children.filter(|child| !shims.contains(child)).collect()
 }
 
 /// Processor time by gibibyte, of everybody through whose hands it goes.
