@@ -111,6 +111,11 @@ fn words(execution: &Execution) -> (Kind, String, Option<String>) {
             },
             Some("give it longer with --timeout DURATION".to_owned()),
         ),
+        Reason::ReasonStdinLost => (
+            Kind::Lost,
+            "a part of its input never arrived, and so it was killed".to_owned(),
+            Some("run it again".to_owned()),
+        ),
         Reason::ReasonOutputNotStored => (
             Kind::Failed,
             "timed out while its output could not be stored".to_owned(),
@@ -274,6 +279,7 @@ mod tests {
                 ended(State::ExecutionTimedOut, Reason::ReasonOutputNotStored),
                 124,
             ),
+            (ended(State::ExecutionFailed, Reason::ReasonStdinLost), 125),
             (
                 ended(State::ExecutionCanceled, Reason::ReasonCanceledByCaller),
                 137,

@@ -104,6 +104,8 @@ pub struct Stream {
     pub execution: Execution,
     next_offset: u64,
     stdin_offset: u64,
+    /// Of stdin, when it was accepted.
+    pub stdin_received: u64,
 }
 
 /// An execution followed to its end.
@@ -149,6 +151,7 @@ impl Stream {
                 execution: accepted.execution.expect("an execution"),
                 next_offset,
                 stdin_offset: accepted.stdin_offset,
+                stdin_received: accepted.stdin_received,
             }),
             other => panic!("the first event is {other:?}"),
         }

@@ -15,6 +15,7 @@ mod queue;
 mod readme;
 mod sealed;
 mod stalled;
+mod stdin;
 mod terminal;
 mod third_party;
 mod trees;

@@ -68,12 +68,13 @@ impl Window {
         self.unsent = self.unsent.max(self.base);
     }
 
+    /// The first stream: what others have sent before is not ours to send.
+    pub(crate) fn begin_at(&mut self, offset: u64) {
+        (self.base, self.unsent) = (offset, offset);
+    }
+
     /// A new stream wants stdin from this offset on. False if that is not kept any more.
     pub(crate) fn resume_at(&mut self, offset: u64) -> bool {
-        if self.kept.is_empty() && offset > self.base {
-            // Somebody else has sent something before us.
-            self.base = offset;
-        }
         self.taken(offset);
         self.unsent = offset.max(self.base);
         self.eof_sent = false;
@@ -188,7 +189,7 @@ mod tests {
     #[test]
     fn an_attach_starts_where_the_command_is() {
         let mut window = Window::default();
-        assert!(window.resume_at(100));
+        window.begin_at(100);
         window.push(Bytes::from_static(b"x"));
         assert_eq!(sent(&mut window), [(100, "x".to_owned())]);
     }

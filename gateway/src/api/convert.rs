@@ -232,6 +232,7 @@ fn reason(reason: ExecutionReason) -> wire::ExecutionReason {
         ExecutionReason::SupervisorLost => W::ReasonSupervisorLost,
         ExecutionReason::GatewayFault => W::ReasonGatewayFault,
         ExecutionReason::OutputNotStored => W::ReasonOutputNotStored,
+        ExecutionReason::StdinLost => W::ReasonStdinLost,
     }
 }
 

@@ -4,7 +4,7 @@ use std::pin::Pin;
 use std::time::Duration;
 
 use cofferdam_proto::gateway::v1 as wire;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_stream::Stream;
 use tonic::{Status, Streaming};
@@ -15,7 +15,7 @@ use super::caller::Caller;
 use super::intake::idempotency;
 use super::status::ApiError;
 use super::{Api, convert};
-use crate::execution::{Execution, Follow, Item, StdinPiece};
+use crate::execution::{Execution, Follow, Item, StdinPiece, StdinProgress};
 use crate::model::ExecutionFacts;
 
 pub(super) type EventStream =
@@ -139,13 +139,20 @@ fn stream(
         // Ends with this stream, which the server drops when the caller goes away.
         let mut input = JoinSet::new();
         let (errors_tx, mut errors) = mpsc::channel::<ApiError>(1);
-        let mut stdin_end = execution.as_ref().map(Execution::stdin_end);
-        let facts = execution.as_ref().map(Execution::facts);
-        if let (Some(facts), Some(stdin_end)) = (&facts, &stdin_end) {
-            let stdin_offset = *stdin_end.borrow();
+        let mut progress = execution.as_ref().map(Execution::stdin_progress);
+        let mut told = 0;
+        if let (Some(execution), Some(progress)) = (&execution, &mut progress) {
+            let known = if stdin {
+                // A runner that is gone has ended the execution, which wants nothing any more.
+                progress.wait_for(Option::is_some).await.ok().and_then(|known| *known)
+            } else {
+                *progress.borrow_and_update()
+            };
+            told = known.map_or(0, |known| known.taken);
             yield event(Event::Accepted(wire::Accepted {
-                execution: Some(convert::execution(facts)),
-                stdin_offset,
+                execution: Some(convert::execution(&execution.facts())),
+                stdin_offset: told,
+                stdin_received: known.map_or(0, |known| known.received),
             }));
         }
         if let Some(execution) = execution {
@@ -156,12 +163,15 @@ fn stream(
                 biased;
                 Some(error) = errors.recv() => Err(error),
                 item = follow.next(true) => item.map(Next::Item).map_err(ApiError::from),
-                Some(offset) = changed(&mut stdin_end), if stdin_end.is_some() => {
-                    Ok(Next::StdinOffset(offset))
+                Some(known) = changed(&mut progress), if progress.is_some() => {
+                    Ok(Next::Stdin(known))
                 }
             };
             match next? {
-                Next::StdinOffset(offset) => yield event(Event::StdinOffset(offset)),
+                Next::Stdin(known) => if known.taken != told {
+                    told = known.taken;
+                    yield event(Event::StdinOffset(told));
+                },
                 Next::Item(item) => {
                     let last = matches!(item, Item::Finished(_));
                     if let Some(event) = convert::event(item) {
@@ -178,20 +188,22 @@ fn stream(
 
 enum Next {
     Item(Item),
-    StdinOffset(u64),
+    Stdin(StdinProgress),
 }
 
 fn event(event: Event) -> wire::ExecuteEvent {
     wire::ExecuteEvent { event: Some(event) }
 }
 
-async fn changed(stdin_end: &mut Option<tokio::sync::watch::Receiver<u64>>) -> Option<u64> {
-    let receiver = stdin_end.as_mut()?;
+async fn changed(
+    progress: &mut Option<watch::Receiver<Option<StdinProgress>>>,
+) -> Option<StdinProgress> {
+    let receiver = progress.as_mut()?;
     if receiver.changed().await.is_err() {
-        *stdin_end = None;
+        *progress = None;
         return None;
     }
-    Some(*receiver.borrow_and_update())
+    *receiver.borrow_and_update()
 }
 
 /// Runs until the caller has nothing more to say, or the execution wants nothing more.

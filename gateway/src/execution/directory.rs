@@ -16,7 +16,7 @@ use super::follow::Follow;
 use super::live::Live;
 use super::runner::{self, Channels, Seed, SeedPlace};
 use super::storing::STORE_RETRY;
-use super::{CONTROL_MAX, Execution, STDIN_QUEUE_MAX};
+use super::{CONTROL_MAX, Execution, STDIN_QUEUE_MAX, StdinProgress};
 use crate::driver::Registry;
 use crate::model::{
     Environment, ExecutionFacts, ExecutionId, ExecutionReason, ExecutionState, UnixMillis,
@@ -200,13 +200,17 @@ impl Executions {
     fn spawn(&self, seed: Seed, attached: bool) -> (Execution, Follow) {
         let (control, control_rx) = mpsc::channel(CONTROL_MAX);
         let (stdin, stdin_rx) = mpsc::channel(STDIN_QUEUE_MAX);
-        let (stdin_end_tx, stdin_end) = watch::channel(0);
+        let known = (!seed.resumed).then_some(StdinProgress {
+            taken: 0,
+            received: 0,
+        });
+        let (stdin_progress_tx, stdin_progress) = watch::channel(known);
         let (view_tx, view) = watch::channel(Arc::new(seed.facts.clone()));
         let execution = Execution {
             id: seed.facts.id.clone(),
             control,
             stdin,
-            stdin_end,
+            stdin_progress,
             view: view.clone(),
             live: seed.live.clone(),
         };
@@ -224,7 +228,7 @@ impl Executions {
         let channels = Channels {
             control: control_rx,
             stdin: stdin_rx,
-            stdin_end: stdin_end_tx,
+            stdin_progress: stdin_progress_tx,
             view: view_tx,
         };
         self.shared

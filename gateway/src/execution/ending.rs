@@ -5,6 +5,7 @@
 
 use cofferdam_proto::supervisor::v1::{self as wire, process_exited::Result as Exit};
 
+use super::stdin::StdinGap;
 use crate::model::{Ending, ExecutionReason, ExecutionState, SandboxFacts, SandboxState};
 use crate::state_dir::Trouble;
 use crate::units::show_duration_ms;
@@ -19,6 +20,7 @@ pub(super) enum Kill {
     },
     Canceled,
     CallerLeft,
+    StdinLost(StdinGap),
 }
 
 const SIGKILL: u32 = 9;
@@ -129,6 +131,11 @@ fn killed(kill: &Kill) -> (ExecutionState, ExecutionReason, String) {
             ExecutionState::Canceled,
             ExecutionReason::CanceledByCaller,
             "canceled".into(),
+        ),
+        Kill::StdinLost(gap) => (
+            ExecutionState::Failed,
+            ExecutionReason::StdinLost,
+            format!("{gap}; it was killed, so as not to take a part for the whole"),
         ),
         Kill::CallerLeft => (
             ExecutionState::Canceled,

@@ -29,6 +29,7 @@ use tokio::sync::{mpsc, watch};
 pub use directory::{Executions, ExecutionsOptions, FindError, NewExecution, Place, StartError};
 pub use follow::{Follow, FollowError, Item};
 pub use live::Chunk;
+pub use stdin::StdinProgress;
 
 use crate::model::{ExecutionFacts, ExecutionId};
 use ending::Kill;
@@ -65,8 +66,8 @@ pub struct Execution {
     id: ExecutionId,
     control: mpsc::Sender<Control>,
     stdin: mpsc::Sender<StdinPiece>,
-    /// How much of stdin the process has taken; a new stream goes on from there.
-    stdin_end: watch::Receiver<u64>,
+    /// Unknown while the supervisor has not said what an earlier gateway had sent.
+    stdin_progress: watch::Receiver<Option<StdinProgress>>,
     view: watch::Receiver<Arc<ExecutionFacts>>,
     live: Arc<Live>,
 }
@@ -126,8 +127,8 @@ impl Execution {
         self.stdin.send(piece).await.is_ok()
     }
 
-    /// How much of stdin the process has taken so far.
-    pub fn stdin_end(&self) -> watch::Receiver<u64> {
-        self.stdin_end.clone()
+    /// How far its stdin has come, once that is known.
+    pub fn stdin_progress(&self) -> watch::Receiver<Option<StdinProgress>> {
+        self.stdin_progress.clone()
     }
 }

@@ -87,8 +87,10 @@ impl Runner {
                     Err(_) => self.outbox.rewind(),
                 },
                 Some(control) = self.channels.control.recv() => self.control(control, session),
-                Some(piece) = self.channels.stdin.recv(), if self.stdin.has_room() => {
-                    self.take_stdin(piece);
+                Some(piece) = self.channels.stdin.recv(), if self.takes_stdin() => {
+                    if let Err(kill) = self.take_stdin(piece) {
+                        self.begin_kill(kill, Duration::ZERO, session);
+                    }
                 }
                 Some(killed) = self.children.join_next() => {
                     self.tree_is_dead |= killed.unwrap_or(false);
@@ -174,6 +176,7 @@ impl Runner {
     async fn started(&mut self, started: &wire::ProcessStarted, session: &Session) {
         self.stdin.rewind(started.stdin_offset);
         self.boot = Some(session.boot_id());
+        self.publish_stdin();
         if self.facts.state == ExecutionState::Running {
             return;
         }

@@ -14,7 +14,7 @@ use super::link::{Link, Outbox, attach_request, start_request};
 use super::live::Live;
 use super::pump::{Pumped, at};
 use super::stdin::StdinBuffer;
-use super::{Control, StdinPiece};
+use super::{Control, StdinPiece, StdinProgress};
 use crate::callback::Session;
 use crate::model::{
     Ending, Environment, ExecutionFacts, ExecutionReason, ExecutionState, UnixMillis,
@@ -53,7 +53,7 @@ pub(super) enum SeedPlace {
 pub(super) struct Channels {
     pub(super) control: mpsc::Receiver<Control>,
     pub(super) stdin: mpsc::Receiver<StdinPiece>,
-    pub(super) stdin_end: watch::Sender<u64>,
+    pub(super) stdin_progress: watch::Sender<Option<StdinProgress>>,
     pub(super) view: watch::Sender<Arc<ExecutionFacts>>,
 }
 
@@ -333,8 +333,10 @@ impl Runner {
                     Control::Signal(_) | Control::Resize { .. } if started => self.later(control),
                     Control::Signal(_) | Control::Resize { .. } => self.early(control),
                 },
-                Some(piece) = self.channels.stdin.recv(), if self.stdin.has_room() => {
-                    self.take_stdin(piece);
+                Some(piece) = self.channels.stdin.recv(), if self.takes_stdin() => {
+                    if let Err(kill) = self.take_stdin(piece) {
+                        self.intend_kill(kill, Duration::ZERO);
+                    }
                 }
                 Ok(()) = primary.changed() => {}
                 () = at(self.absent_at) => {
@@ -389,29 +391,32 @@ impl Runner {
         }
     }
 
-    pub(super) fn take_stdin(&mut self, piece: StdinPiece) {
-        match piece {
-            StdinPiece::Data { offset, data } => {
-                if let Err(gap) = self.stdin.push(offset, data) {
-                    warn!(execution.id = %self.facts.id, %gap, "stdin was not taken");
-                }
-            }
-            StdinPiece::Eof { offset } => {
-                // Never the end of what has a hole: the process would take a part for the whole.
-                if let Err(gap) = self.stdin.finish(offset) {
-                    warn!(execution.id = %self.facts.id, %gap, "the end of stdin was not taken");
-                }
-            }
-        }
+    /// Before it is known what an earlier gateway had sent, nothing can be put in its place.
+    pub(super) fn takes_stdin(&self) -> bool {
+        let is_known = !self.resumed || self.boot.is_some();
+        is_known && self.stdin.has_room()
+    }
+
+    /// Of stdin with a hole the process is not to have the rest, nor an end: it is killed.
+    pub(super) fn take_stdin(&mut self, piece: StdinPiece) -> Result<(), Kill> {
+        let taken = match piece {
+            StdinPiece::Data { offset, data } => self.stdin.push(offset, data),
+            StdinPiece::Eof { offset } => self.stdin.finish(offset),
+        };
+        taken.map_err(|gap| {
+            warn!(execution.id = %self.facts.id, %gap, "stdin has a hole");
+            Kill::StdinLost(gap)
+        })?;
         self.publish_stdin();
+        Ok(())
     }
 
     pub(super) fn publish_stdin(&self) {
-        let taken = self.stdin.taken();
-        self.channels.stdin_end.send_if_modified(|known| {
-            let grew = *known != taken;
-            *known = taken;
-            grew
+        let progress = Some(self.stdin.progress());
+        self.channels.stdin_progress.send_if_modified(|known| {
+            let is_news = *known != progress;
+            *known = progress;
+            is_news
         });
     }
 

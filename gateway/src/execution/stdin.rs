@@ -12,10 +12,20 @@ pub(super) const STDIN_BUFFER_BYTES_MAX: u64 = 1024 * 1024;
 
 /// A caller's stdin has a hole.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("stdin continues at offset {expected}, not at {got}")]
+#[error("{} bytes of stdin from offset {expected} on never came", got - expected)]
 pub(super) struct StdinGap {
-    pub(super) expected: u64,
-    pub(super) got: u64,
+    expected: u64,
+    /// More than is expected.
+    got: u64,
+}
+
+/// How far stdin has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StdinProgress {
+    /// The process has taken everything before this; a stream that continues a cut one goes on here.
+    pub taken: u64,
+    /// What came before this need not come again.
+    pub received: u64,
 }
 
 #[derive(Debug, Default)]
@@ -37,17 +47,12 @@ impl StdinBuffer {
         self.end - self.taken < STDIN_BUFFER_BYTES_MAX
     }
 
-    /// What comes twice is taken once.
+    /// What comes twice is taken once, and what comes after the end not at all.
     pub(super) fn push(&mut self, offset: u64, mut data: Bytes) -> Result<(), StdinGap> {
-        if self.closed {
+        if self.closed || self.eof.is_some() {
             return Ok(());
         }
-        if offset > self.end || self.eof.is_some_and(|eof| offset > eof) {
-            return Err(StdinGap {
-                expected: self.end,
-                got: offset,
-            });
-        }
+        self.reaches(offset)?;
         let known = usize::try_from(self.end - offset).unwrap_or(usize::MAX);
         data.advance(known.min(data.len()));
         if !data.is_empty() {
@@ -57,15 +62,23 @@ impl StdinBuffer {
         Ok(())
     }
 
+    /// Never the end of what has a hole: the process would take a part for the whole.
     pub(super) fn finish(&mut self, offset: u64) -> Result<(), StdinGap> {
-        if offset != self.end && !self.closed {
-            return Err(StdinGap {
-                expected: self.end,
-                got: offset,
-            });
+        if !self.closed && self.eof.is_none() {
+            self.reaches(offset)?;
         }
         self.eof.get_or_insert(self.end);
         Ok(())
+    }
+
+    fn reaches(&self, offset: u64) -> Result<(), StdinGap> {
+        match offset > self.end {
+            true => Err(StdinGap {
+                expected: self.end,
+                got: offset,
+            }),
+            false => Ok(()),
+        }
     }
 
     /// The process has taken everything before `offset`; `closed`: and wants no more.
@@ -133,9 +146,11 @@ impl StdinBuffer {
         (!self.closed && self.sent < self.end) || eof_due
     }
 
-    /// Where the caller is to go on after a cut.
-    pub(super) fn taken(&self) -> u64 {
-        self.taken
+    pub(super) fn progress(&self) -> StdinProgress {
+        StdinProgress {
+            taken: self.taken,
+            received: self.end,
+        }
     }
 }
 
@@ -171,10 +186,27 @@ mod tests {
     }
 
     #[test]
+    fn an_end_beyond_what_came_is_a_hole_and_nothing_follows_an_end() {
+        let mut buffer = StdinBuffer::default();
+        buffer.push(0, Bytes::from_static(b"abc")).unwrap();
+        let gap = buffer.finish(5).unwrap_err();
+        assert_eq!(
+            gap.to_string(),
+            "2 bytes of stdin from offset 3 on never came"
+        );
+        buffer.finish(3).unwrap();
+        // Somebody else who has attached, and does not know.
+        buffer.push(9, Bytes::from_static(b"late")).unwrap();
+        buffer.finish(13).unwrap();
+        assert_eq!(drain(&mut buffer), b"abc");
+        assert_eq!(buffer.take_eof(), Some(3));
+    }
+
+    #[test]
     fn the_end_comes_after_the_last_byte_and_once_per_stream() {
         let mut buffer = StdinBuffer::default();
         buffer.push(0, Bytes::from_static(b"ab")).unwrap();
-        assert!(buffer.finish(1).is_err(), "an end that is not the end");
+        assert!(buffer.finish(3).is_err(), "an end that is not the end");
         buffer.finish(2).unwrap();
         assert_eq!(buffer.take_eof(), None);
         drain(&mut buffer);

@@ -103,6 +103,7 @@ pub enum ExecutionReason {
     SupervisorLost,
     GatewayFault,
     OutputNotStored,
+    StdinLost,
 }
 
 impl ExecutionReason {
@@ -124,6 +125,7 @@ impl ExecutionReason {
             Self::SupervisorLost => "SUPERVISOR_LOST",
             Self::GatewayFault => "GATEWAY_FAULT",
             Self::OutputNotStored => "OUTPUT_NOT_STORED",
+            Self::StdinLost => "STDIN_LOST",
         }
     }
 }

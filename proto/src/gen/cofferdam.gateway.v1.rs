@@ -399,12 +399,14 @@ pub struct AttachExecution {
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Stdin {
-    /// Offset in the whole of stdin, so that it can be sent again after a cut.
+    /// Offset in the whole of stdin, so that it can be sent again after a cut. What was received before is passed over, as is what
+    /// comes after the end. A hole before it (the execution has received less) ends the execution: REASON_STDIN_LOST.
     #[prost(uint64, tag = "1")]
     pub offset: u64,
     #[prost(bytes = "bytes", tag = "2")]
     pub data: ::prost::bytes::Bytes,
 }
+/// The length of stdin. If less was received, that is a hole, too.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct StdinEof {
     #[prost(uint64, tag = "1")]
@@ -506,9 +508,12 @@ pub mod notice {
 pub struct Accepted {
     #[prost(message, optional, tag = "1")]
     pub execution: ::core::option::Option<Execution>,
-    /// Send stdin from here on.
+    /// Stdin before this was taken by the process: a stream that continues a cut one sends again from here on.
     #[prost(uint64, tag = "2")]
     pub stdin_offset: u64,
+    /// Stdin before this was received, from whomever: a stream that brings stdin of its own begins here.
+    #[prost(uint64, tag = "3")]
+    pub stdin_received: u64,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Output {
@@ -1068,6 +1073,8 @@ pub enum ExecutionReason {
     /// It reached its timeout while the gateway could not store its output, which held it up: `message` says why (the state
     /// directory is full, as a rule). What had not been stored counts as dropped.
     ReasonOutputNotStored = 15,
+    /// Bytes of its stdin never came: it was killed, since it would have taken a part for the whole. Always FAILED.
+    ReasonStdinLost = 16,
 }
 impl ExecutionReason {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -1092,6 +1099,7 @@ impl ExecutionReason {
             Self::ReasonSupervisorLost => "REASON_SUPERVISOR_LOST",
             Self::ReasonGatewayFault => "REASON_GATEWAY_FAULT",
             Self::ReasonOutputNotStored => "REASON_OUTPUT_NOT_STORED",
+            Self::ReasonStdinLost => "REASON_STDIN_LOST",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -1113,6 +1121,7 @@ impl ExecutionReason {
             "REASON_SUPERVISOR_LOST" => Some(Self::ReasonSupervisorLost),
             "REASON_GATEWAY_FAULT" => Some(Self::ReasonGatewayFault),
             "REASON_OUTPUT_NOT_STORED" => Some(Self::ReasonOutputNotStored),
+            "REASON_STDIN_LOST" => Some(Self::ReasonStdinLost),
             _ => None,
         }
     }

@@ -17,7 +17,9 @@ use crate::view::execution;
 
 impl Follower<'_> {
     pub(super) fn on_accepted(&mut self, accepted: Accepted) -> Result<(), CommandError> {
-        if self.plan.stdin && !self.stdin.window.resume_at(accepted.stdin_offset) {
+        if self.latest.is_none() {
+            self.stdin.window.begin_at(accepted.stdin_received);
+        } else if self.plan.stdin && !self.stdin.window.resume_at(accepted.stdin_offset) {
             return Err(CommandError::new(
                 Kind::Lost,
                 "the gateway asks for stdin again that it had confirmed",

@@ -190,6 +190,7 @@ impl ExecuteCall {
         self.send(Event::Accepted(Accepted {
             execution: Some(execution),
             stdin_offset,
+            stdin_received: stdin_offset,
         }))
         .await;
     }

@@ -73,6 +73,7 @@ names!(execution_reason, ExecutionReason {
     SupervisorLost => "SUPERVISOR_LOST",
     GatewayFault => "GATEWAY_FAULT",
     OutputNotStored => "OUTPUT_NOT_STORED",
+    StdinLost => "STDIN_LOST",
 });
 
 names!(observed_state, ObservedState {
