@@ -114,7 +114,7 @@ impl App {
             events,
             cancel: drivers_cancel.clone(),
             tasks: tasks.clone(),
-            timing: Timing::default(),
+            timing: Timing::with(config.driver_timeout, config.driver_silence),
         });
         let sandboxes = Sandboxes::new(SandboxesOptions {
             store: store.clone(),

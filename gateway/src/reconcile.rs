@@ -1,96 +1,161 @@
 //! Brings what drivers say together with what the gateway knows.
 //!
 //! ```text
-//!  Connected ──► recover: the handles go back, each answer goes to its sandbox's slot
+//!  Connected ──► recovery: the handles go back, each answer goes to its sandbox's slot
 //!  Observed, Deleted ──► slot
 //!  Synced ──► inventory ── complete, same incarnation ──► not listed and not found: gone
 //!                                                    └──► listed and not ours: an orphan, deleted
 //! ```
 //!
 //! Nothing is taken for gone because it was not seen: only a complete inventory of the same
-//! incarnation counts, and even then the driver is asked for that one sandbox again.
+//! incarnation counts, and even then the driver is asked for that one sandbox again. What cannot be
+//! told now is asked again, until it can or the connection ends.
 
-use std::collections::HashSet;
+mod inventory;
+mod recovery;
+
+use std::collections::HashMap;
+use std::time::Duration;
 
 use tokio::sync::mpsc;
-use tokio::task::JoinSet;
+use tokio::task::{AbortHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use crate::driver::{Driver, DriverEvent, Inventory, RecoverItem, RecoverOutcome, Registry};
-use crate::model::{DriverName, OperationId, SandboxId, SandboxState};
+use crate::driver::{DriverEvent, Registry};
+use crate::model::{DriverName, SandboxId};
 use crate::sandbox::{Sandbox, Sandboxes};
 
-/// Handles go back in portions, so that one message stays small.
-const RECOVER_ITEMS_MAX: usize = 100;
+/// Until a driver that could not tell is asked again; doubles up to the maximum.
+const RETRY_MIN: Duration = Duration::from_secs(1);
+const RETRY_MAX: Duration = Duration::from_secs(60);
 
 /// Serves the drivers' events until they end.
 pub(crate) async fn run(
-    mut events: mpsc::Receiver<DriverEvent>,
+    events: mpsc::Receiver<DriverEvent>,
     drivers: Registry,
     sandboxes: Sandboxes,
     cancel: CancellationToken,
 ) {
-    // One recovery or inventory of a driver is a child: a slow driver delays no other.
-    let mut children = JoinSet::new();
-    loop {
-        let event = tokio::select! {
-            () = cancel.cancelled() => return,
-            Some(ended) = children.join_next() => {
-                if let Err(error) = ended {
-                    warn!(%error, "a reconciliation ended badly");
+    let mut reconciler = Reconciler {
+        drivers,
+        sandboxes,
+        links: HashMap::new(),
+        children: JoinSet::new(),
+    };
+    // The children end with it.
+    cancel.run_until_cancelled(reconciler.serve(events)).await;
+}
+
+struct Reconciler {
+    drivers: Registry,
+    sandboxes: Sandboxes,
+    links: HashMap<DriverName, Link>,
+    /// One recovery and one inventory of each driver: a slow driver delays no other.
+    children: JoinSet<()>,
+}
+
+/// A driver's present connection.
+struct Link {
+    /// As of its `Connected` event: what it tells is of this one, whatever its view says by now.
+    incarnation: String,
+    recovery: Option<AbortHandle>,
+    inventory: Option<AbortHandle>,
+}
+
+impl Drop for Link {
+    /// What was asked on a connection is of no interest once there is another.
+    fn drop(&mut self) {
+        for child in [&self.recovery, &self.inventory].into_iter().flatten() {
+            child.abort();
+        }
+    }
+}
+
+impl Reconciler {
+    async fn serve(&mut self, mut events: mpsc::Receiver<DriverEvent>) {
+        loop {
+            tokio::select! {
+                Some(ended) = self.children.join_next() => {
+                    if let Err(error) = ended
+                        && !error.is_cancelled()
+                    {
+                        warn!(%error, "a reconciliation ended badly");
+                    }
                 }
-                continue;
+                event = events.recv() => match event {
+                    Some(event) => self.take(event),
+                    None => return,
+                },
             }
-            event = events.recv() => match event {
-                Some(event) => event,
-                None => return,
-            },
-        };
+        }
+    }
+
+    fn take(&mut self, event: DriverEvent) {
         match event {
             DriverEvent::Observed {
                 driver,
                 observation,
             } => {
-                if let Some(sandbox) = ours(&sandboxes, &driver, &observation.sandbox_id) {
-                    let incarnation = incarnation_of(&drivers, &driver);
-                    sandbox.observed(&incarnation, observation, None);
+                if let Some(sandbox) = ours(&self.sandboxes, &driver, &observation.sandbox_id)
+                    && let Some(link) = self.links.get(&driver)
+                {
+                    sandbox.told(&link.incarnation, observation);
                 }
             }
-            DriverEvent::Deleted { driver, sandbox_id } => {
-                if let Some(sandbox) = ours(&sandboxes, &driver, &sandbox_id) {
-                    sandbox.gone();
+            DriverEvent::Deleted {
+                driver,
+                sandbox_id,
+                revision,
+            } => {
+                if let Some(sandbox) = ours(&self.sandboxes, &driver, &sandbox_id) {
+                    sandbox.gone(Some(revision));
                 }
             }
             DriverEvent::Connected {
                 driver,
                 incarnation,
-            } => {
-                if let Some(driver) = drivers.get(&driver) {
-                    let known = sandboxes.of_driver(driver.name());
-                    children.spawn(recover(driver, incarnation, known));
-                }
-            }
+            } => self.connected(&driver, incarnation),
             DriverEvent::Synced {
                 driver,
                 incarnation,
-            } => {
-                if let Some(driver) = drivers.get(&driver) {
-                    children.spawn(take_inventory(driver, incarnation, sandboxes.clone()));
-                }
-            }
+            } => self.synced(&driver, incarnation),
             DriverEvent::Disconnected { driver, message } => {
                 info!(driver.name = %driver, message, "driver disconnected; its sandboxes go on");
+                self.links.remove(&driver);
             }
         }
     }
-}
 
-fn incarnation_of(drivers: &Registry, name: &DriverName) -> String {
-    drivers
-        .get(name)
-        .map(|driver| driver.view().incarnation.clone())
-        .unwrap_or_default()
+    fn connected(&mut self, name: &DriverName, incarnation: String) {
+        let Some(driver) = self.drivers.get(name) else {
+            return;
+        };
+        let known = self.sandboxes.of_driver(name);
+        let recovery = recovery::run(driver, incarnation.clone(), known);
+        let link = Link {
+            incarnation,
+            recovery: Some(self.children.spawn(recovery)),
+            inventory: None,
+        };
+        self.links.insert(name.clone(), link);
+    }
+
+    fn synced(&mut self, name: &DriverName, incarnation: String) {
+        let Some(driver) = self.drivers.get(name) else {
+            return;
+        };
+        let inventory = inventory::run(driver, incarnation, self.sandboxes.clone());
+        let inventory = self.children.spawn(inventory);
+        let earlier = match self.links.get_mut(name) {
+            Some(link) => link.inventory.replace(inventory),
+            // Its connection has ended; the next one is synced again.
+            None => Some(inventory),
+        };
+        if let Some(earlier) = earlier {
+            earlier.abort();
+        }
+    }
 }
 
 /// A driver's word counts for its own sandboxes only.
@@ -103,104 +168,18 @@ fn ours(sandboxes: &Sandboxes, driver: &DriverName, id: &SandboxId) -> Option<Sa
     None
 }
 
-/// Gives the handles back. A create or start that is under way settles itself.
-async fn recover(driver: Driver, incarnation: String, known: Vec<Sandbox>) {
-    let items: Vec<RecoverItem> = known
-        .iter()
-        .map(|sandbox| sandbox.view())
-        .filter(|view| view.facts.handle.is_some() && view.facts.state != SandboxState::Deleted)
-        .map(|view| RecoverItem {
-            sandbox_id: view.facts.id.clone(),
-            handle: view.facts.handle.clone(),
-            callback_directory: view.callback_directory.clone(),
-        })
-        .collect();
-    for portion in items.chunks(RECOVER_ITEMS_MAX) {
-        let answers = match driver.recover(portion.to_vec()).await {
-            Ok(answers) => answers,
-            Err(error) => {
-                // The next connection asks again; nothing is concluded from silence.
-                warn!(driver.name = %driver.name(), %error, "sandboxes were not recovered");
-                return;
-            }
-        };
-        for answer in answers {
-            let found = known.iter().find(|s| *s.id() == answer.sandbox_id);
-            match (found, answer.outcome, answer.observation) {
-                (Some(sandbox), RecoverOutcome::Recovered, Some(observation)) => {
-                    sandbox.observed(&incarnation, observation, answer.handle);
-                }
-                (Some(sandbox), RecoverOutcome::Gone, observation) => {
-                    if let Some(last) = observation {
-                        sandbox.observed(&incarnation, last, None);
-                    }
-                    sandbox.gone();
-                }
-                (Some(sandbox), _, _) => {
-                    let message = answer.message;
-                    info!(sandbox.id = %sandbox.id(), message, "the driver cannot tell yet");
-                }
-                (None, _, _) => {}
-            }
-        }
-    }
+/// The driver has seen it. Before that a create is under way, which settles itself.
+fn was_seen(sandbox: &Sandbox) -> bool {
+    let view = sandbox.view();
+    view.facts.handle.is_some() || view.facts.observed.is_some()
 }
 
-async fn take_inventory(driver: Driver, incarnation: String, sandboxes: Sandboxes) {
-    let before = sandboxes.of_driver(driver.name());
-    let inventory = match driver.list().await {
-        Ok(inventory) => inventory,
-        Err(error) => {
-            warn!(driver.name = %driver.name(), %error, "no inventory");
-            return;
-        }
-    };
-    if !inventory.complete || inventory.incarnation != incarnation {
-        info!(
-            driver.name = %driver.name(),
-            complete = inventory.complete,
-            "the inventory does not say what is gone"
-        );
-        return;
-    }
-    let listed: HashSet<&SandboxId> = inventory
-        .observations
-        .iter()
-        .map(|observation| &observation.sandbox_id)
-        .collect();
-    for sandbox in before.iter().filter(|s| !listed.contains(s.id())) {
-        confirm_gone(&driver, sandbox).await;
-    }
-    delete_orphans(&driver, &inventory, &sandboxes).await;
-}
-
-async fn confirm_gone(driver: &Driver, sandbox: &Sandbox) {
-    let facts = &sandbox.view().facts;
-    // Without a handle a create is under way, which settles itself.
-    if facts.handle.is_none() || facts.state == SandboxState::Deleted {
-        return;
-    }
-    match driver.get(sandbox.id()).await {
-        Ok(None) => sandbox.gone(),
-        Ok(Some(_)) => {}
-        Err(error) => {
-            info!(sandbox.id = %sandbox.id(), %error, "cannot tell whether it is gone");
-        }
-    }
-}
-
-/// What carries this gateway's id and is in nobody's record was left by a delete that the driver
-/// did not hear of.
-async fn delete_orphans(driver: &Driver, inventory: &Inventory, sandboxes: &Sandboxes) {
-    for observation in &inventory.observations {
-        let id = &observation.sandbox_id;
-        // Looked up now: records are written before anything is created.
-        if sandboxes.get(id).is_some() {
-            continue;
-        }
-        warn!(sandbox.id = %id, driver.name = %driver.name(), "deleting an orphan");
-        if let Err(error) = driver.delete(id, &OperationId::generate()).await {
-            warn!(sandbox.id = %id, %error, "the orphan is still there");
-        }
+/// Some ids, for a sentence.
+fn some(ids: &[&SandboxId]) -> String {
+    const SHOWN: usize = 3;
+    let shown: Vec<&str> = ids.iter().take(SHOWN).map(|id| id.as_str()).collect();
+    match ids.len().checked_sub(SHOWN) {
+        None | Some(0) => shown.join(", "),
+        Some(more) => format!("{} and {more} more", shown.join(", ")),
     }
 }

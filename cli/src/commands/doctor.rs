@@ -198,7 +198,13 @@ fn driver_finding(driver: &Driver, is_wanted: bool) -> Finding {
             .iter()
             .any(|check| check.result() != CheckResult::Passed)
     });
+    let warns = warns || !driver.notices.is_empty();
+    let fails = driver
+        .notices
+        .iter()
+        .any(|notice| notice.result() == CheckResult::Failed);
     let result = match (is_healthy(driver), is_absent && !is_wanted) {
+        (true, _) if fails => FAILED,
         (true, _) if warns => WARNING,
         (true, _) => PASSED,
         (false, true) => NOT_HERE,

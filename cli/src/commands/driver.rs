@@ -9,7 +9,7 @@ use crate::connect::{self, Client, QUERY, within};
 use crate::error::CommandError;
 use crate::render::{Cell, table};
 use crate::ui::Ui;
-use crate::view::driver::{DriverView, condition, isolation, lines, trouble};
+use crate::view::driver::{DriverView, condition, isolation, lines, problem};
 
 /// Show the drivers of the gateway, or try one that has none yet.
 #[derive(Debug, clap::Args)]
@@ -74,7 +74,7 @@ fn row(driver: &Driver, default: &str) -> [Cell; 7] {
         isolation(driver).into(),
         driver.sandboxes.to_string().into(),
         if driver.name == default { "yes" } else { "" }.into(),
-        trouble(driver)
+        problem(driver)
             .map(|(problem, _)| problem)
             .unwrap_or_default()
             .into(),

@@ -30,6 +30,7 @@ pub(crate) struct DriverView {
     description: Option<String>,
     capabilities: Option<CapabilitiesView>,
     fingerprint: Option<FingerprintView>,
+    notices: Vec<CheckView>,
     settings_schema: Option<Value>,
     driver_config_schema: Option<Value>,
     sandboxes: u32,
@@ -95,6 +96,7 @@ impl From<&Driver> for DriverView {
             description: text(&driver.description),
             capabilities: driver.capabilities.as_ref().map(CapabilitiesView::from),
             fingerprint: driver.fingerprint.as_ref().map(FingerprintView::from),
+            notices: driver.notices.iter().map(CheckView::from).collect(),
             settings_schema: schema(&driver.settings_schema),
             driver_config_schema: schema(&driver.driver_config_schema),
             sandboxes: driver.sandboxes,
@@ -105,9 +107,10 @@ impl From<&Driver> for DriverView {
 }
 
 impl DriverView {
-    /// What was checked on its platform.
+    /// What the gateway has noticed about it, and what was checked on its platform.
     pub(crate) fn into_checks(self) -> Vec<CheckView> {
-        self.fingerprint.map(|seen| seen.checks).unwrap_or_default()
+        let checks = self.fingerprint.map(|seen| seen.checks).unwrap_or_default();
+        self.notices.into_iter().chain(checks).collect()
     }
 }
 
@@ -261,6 +264,13 @@ pub(crate) fn trouble(driver: &Driver) -> Option<(String, String)> {
     (!seen.reason.is_empty()).then(|| (seen.reason.clone(), seen.fix.clone()))
 }
 
+/// The same, or else the worst of what the gateway has noticed about a driver that seems to work.
+pub(crate) fn problem(driver: &Driver) -> Option<(String, String)> {
+    let noticed = driver.notices.first();
+    let noticed = noticed.map(|notice| (notice.detail.clone(), notice.fix.clone()));
+    trouble(driver).or(noticed)
+}
+
 pub(crate) fn isolation(driver: &Driver) -> String {
     driver
         .capabilities
@@ -277,7 +287,7 @@ pub(crate) fn isolation(driver: &Driver) -> String {
 pub(crate) fn lines(driver: &Driver) -> Block {
     let mut block = Block::default();
     let (word, tone) = condition(driver);
-    let (problem, fix) = trouble(driver).unwrap_or_default();
+    let (problem, fix) = problem(driver).unwrap_or_default();
     let origin = if driver.built_in {
         "started by the gateway"
     } else {
@@ -304,6 +314,13 @@ pub(crate) fn lines(driver: &Driver) -> Block {
         )
         .add("connects", driver.connects.to_string())
         .add("sandboxes", driver.sandboxes.to_string());
+    block.list(
+        "notices",
+        driver
+            .notices
+            .iter()
+            .map(|notice| check_line(&CheckView::from(notice))),
+    );
     if let Some(can) = &driver.capabilities {
         let can = CapabilitiesView::from(can);
         block
@@ -325,19 +342,14 @@ pub(crate) fn lines(driver: &Driver) -> Block {
                     .iter()
                     .map(|(key, value)| format!("{key} = {value}")),
             )
-            .list(
-                "checks",
-                view.checks.iter().map(|check| {
-                    format!(
-                        "{} {} {}",
-                        check.result,
-                        check.id,
-                        check.detail.as_deref().unwrap_or("")
-                    )
-                }),
-            );
+            .list("checks", view.checks.iter().map(check_line));
     }
     block
+}
+
+fn check_line(check: &CheckView) -> String {
+    let detail = check.detail.as_deref().unwrap_or("");
+    format!("{} {} {detail}", check.result, check.id)
 }
 
 fn resources(resources: Option<&ResourcesView>) -> String {

@@ -154,6 +154,43 @@ fn doctor_says_what_fails_and_how_to_mend_it() {
     insta::assert_snapshot!("doctor_json", settled(&fake, &shown(&output)));
 }
 
+/// Connected, with a healthy platform, and all the same of no use: it does not answer.
+#[test]
+fn what_the_gateway_noticed_about_a_driver_is_said_everywhere() {
+    use compute::CheckResult::{Failed, Warning};
+    let mut odd = driver("odd", compute::Health::Healthy);
+    odd.notices = vec![
+        check(
+            "unanswered",
+            Failed,
+            "it has not answered create sbx-1 for 8 s",
+            "start it again",
+        ),
+        check(
+            "inventory",
+            Warning,
+            "its list of sandboxes is not complete",
+            "see the driver's log",
+        ),
+    ];
+    let fake = fake(vec![
+        odd.clone(),
+        driver("process", compute::Health::Healthy),
+    ]);
+    let said = [
+        ["driver", "ls"].as_slice(),
+        &["driver", "inspect", "odd"],
+        &["doctor"],
+    ];
+    let said = said.map(|args| shown(&fake.run(args))).join("\n");
+    insta::assert_snapshot!("noticed", settled(&fake, &said));
+    assert_eq!(code(&fake.run(&["doctor", "odd"])), 1);
+    assert_eq!(code(&fake.run(&["doctor", "process"])), 0);
+    odd.notices.remove(0);
+    let fake = self::fake(vec![odd]);
+    assert_eq!(code(&fake.run(&["doctor", "odd"])), 0);
+}
+
 #[test]
 fn a_platform_that_is_not_here_fails_only_for_who_needs_it() {
     let fake = fake(drivers()[..2].to_vec());

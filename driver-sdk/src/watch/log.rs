@@ -30,11 +30,21 @@ pub(super) struct Log {
     states: HashMap<Key, Arc<Sandbox>>,
     /// Removed sandboxes, until the change that says so has left the ring. Later observations can
     /// only come from an operation that was pending then, and none is pending for that long.
-    removed: HashMap<Key, u64>,
+    removed: HashMap<Key, Removed>,
     /// Changes `head - ring.len() + 1 ..= head`.
     ring: VecDeque<Change>,
     changes_max: usize,
     head: u64,
+}
+
+/// The end of a sandbox.
+#[derive(Debug, Clone, Copy)]
+struct Removed {
+    /// Of the change that says so.
+    number: u64,
+    revision: u64,
+    /// It is being made anew.
+    expected: bool,
 }
 
 impl Log {
@@ -56,10 +66,12 @@ impl Log {
 
     pub(super) fn record(&mut self, gateway_id: &str, mut sandbox: Sandbox) -> Option<Sandbox> {
         let key = key(gateway_id, &sandbox.sandbox_id);
-        if self.removed.contains_key(&key) {
+        let removed = self.removed.get(&key);
+        if removed.is_some_and(|removed| !removed.expected) {
             return None;
         }
-        sandbox.revision = 1;
+        // Revisions grow for as long as this incarnation remembers.
+        sandbox.revision = 1 + removed.map_or(0, |removed| removed.revision);
         if let Some(last) = self.states.get(&key) {
             if !order::may_follow(last, &sandbox) || !order::differs(last, &sandbox) {
                 return Some(Sandbox::clone(last));
@@ -75,18 +87,30 @@ impl Log {
     pub(super) fn remove(&mut self, gateway_id: &str, sandbox_id: &str) {
         let key = key(gateway_id, sandbox_id);
         let Some(last) = self.states.remove(&key) else {
+            // What was to be made anew was not.
+            if let Some(removed) = self.removed.get_mut(&key) {
+                removed.expected = false;
+            }
             return;
         };
         let deleted = SandboxDeleted {
             sandbox_id: sandbox_id.to_owned(),
             revision: last.revision + 1,
         };
+        let revision = deleted.revision;
         self.push(&key.0, What::Deleted(deleted));
-        self.removed.insert(key, self.head);
+        let removed = Removed {
+            number: self.head,
+            revision,
+            expected: false,
+        };
+        self.removed.insert(key, removed);
     }
 
     pub(super) fn expect(&mut self, gateway_id: &str, sandbox_id: &str) {
-        self.removed.remove(&key(gateway_id, sandbox_id));
+        if let Some(removed) = self.removed.get_mut(&key(gateway_id, sandbox_id)) {
+            removed.expected = true;
+        }
     }
 
     pub(super) fn current(&self, gateway_id: &str, sandbox_id: &str) -> Option<Sandbox> {
@@ -131,7 +155,7 @@ impl Log {
             self.ring.pop_front();
             let oldest = self.head - self.ring.len() as u64;
             if self.removed.len() > self.changes_max {
-                self.removed.retain(|_, number| *number > oldest);
+                self.removed.retain(|_, removed| removed.number > oldest);
             }
         }
     }

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use cofferdam_proto::compute::v1 as compute;
 use cofferdam_proto::gateway::v1 as wire;
 
-use crate::driver::{Driver, DriverState, convert};
+use crate::driver::{Driver, DriverState, Notice, convert};
 use crate::execution::{Chunk, Item};
 use crate::model::{
     Environment, ExecutionFacts, ExecutionReason, ExecutionState, Isolation, Mount, MountSource,
@@ -273,6 +273,19 @@ fn output(chunk: Chunk) -> wire::Output {
     }
 }
 
+fn notice(notice: Notice) -> compute::Check {
+    let result = match notice.is_failure {
+        true => compute::CheckResult::Failed,
+        false => compute::CheckResult::Warning,
+    };
+    compute::Check {
+        id: notice.id.to_owned(),
+        result: result.into(),
+        detail: notice.detail,
+        fix: notice.fix,
+    }
+}
+
 pub(super) fn driver(driver: &Driver, sandboxes: usize) -> wire::Driver {
     let view = driver.view();
     let (error, fix) = view.trouble().unwrap_or_default();
@@ -308,5 +321,6 @@ pub(super) fn driver(driver: &Driver, sandboxes: usize) -> wire::Driver {
         sandboxes: u32::try_from(sandboxes).unwrap_or(u32::MAX),
         connects: view.connects,
         pid: view.pid.unwrap_or_default(),
+        notices: view.notices.list().into_iter().map(notice).collect(),
     }
 }

@@ -58,6 +58,10 @@ pub struct Config {
     pub session_timeout: Duration,
     /// How long a shutdown waits for attached callers.
     pub drain_timeout: Duration,
+    /// How long a driver may take to answer a call.
+    pub driver_timeout: Duration,
+    /// A watch without a word for so long is taken up anew.
+    pub driver_silence: Duration,
     pub log: LogConfig,
     /// What the records have to survive. Not a key: a gateway inside another program has its own.
     pub durability: Durability,

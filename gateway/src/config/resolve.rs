@@ -82,6 +82,16 @@ fn resolve(
         Duration::from_secs(30),
         "what runs on after it is found again by the next start",
     );
+    let driver_timeout = settled.duration(
+        "timeouts.driver",
+        Duration::from_secs(60),
+        "accepting or removing a sandbox on the slowest platform",
+    );
+    let driver_silence = settled.duration(
+        "timeouts.driver_silence",
+        Duration::from_secs(35),
+        "three bookmarks of its watch were due",
+    );
     let log = log(&mut settled);
 
     match (supervisor, default_driver) {
@@ -104,6 +114,8 @@ fn resolve(
                 create_timeout,
                 session_timeout,
                 drain_timeout,
+                driver_timeout,
+                driver_silence,
                 log,
                 durability: Durability::Lasting,
             },

@@ -68,6 +68,8 @@ const ID: Kind = Kind::Count {
 };
 const SECONDS: Kind = Kind::Duration { min_ms: 1_000 };
 const INSTANT: Kind = Kind::Duration { min_ms: 0 };
+/// A driver's watch says something every 10 s, by the contract.
+const SILENCE: Kind = Kind::Duration { min_ms: 11_000 };
 const CAP: Kind = Kind::Bytes { min: 0 };
 
 /// All keys but those of drivers, in the order in which they are shown.
@@ -106,6 +108,8 @@ pub(super) const KEYS: &[Key] = &[
     key("timeouts.create", SECONDS),
     key("timeouts.session", SECONDS),
     key("timeouts.drain", INSTANT),
+    key("timeouts.driver", SECONDS),
+    key("timeouts.driver_silence", SILENCE),
     key("log.format", Kind::Choice(&["text", "json"])).also("--log-format", "COFFERDAM_LOG_FORMAT"),
     key("log.filter", Kind::Text).also("--log", "COFFERDAM_LOG"),
 ];

@@ -9,12 +9,14 @@
 //! Repeating is safe because by the contract every RPC may come twice.
 
 use std::future::Future;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use cofferdam_proto::compute::v1::compute_driver_client::ComputeDriverClient;
 use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 use tonic::{Code, Request, Response, Status};
 
+use super::notices::SLOW_AFTER;
 use super::shared::{Link, Shared};
 use super::status::Answer;
 use super::{CallError, CallErrorKind, DriverState};
@@ -49,7 +51,34 @@ impl Call<'_> {
         M: Clone,
         F: Future<Output = Result<Response<R>, Status>>,
     {
-        let started = Instant::now();
+        let waiting = Waiting::new(self.driver, &self.operation);
+        let result = {
+            let attempts = self.attempts(message, rpc, &waiting);
+            tokio::pin!(attempts);
+            tokio::select! {
+                result = &mut attempts => result,
+                () = sleep(SLOW_AFTER) => {
+                    waiting.tell();
+                    attempts.await
+                }
+            }
+        };
+        self.driver
+            .judge(kind(&self.operation), result.as_ref().err());
+        result
+    }
+
+    async fn attempts<M, R, F>(
+        &self,
+        message: M,
+        rpc: impl Fn(Client, Request<M>) -> F,
+        waiting: &Waiting<'_>,
+    ) -> Result<R, CallError>
+    where
+        M: Clone,
+        F: Future<Output = Result<Response<R>, Status>>,
+    {
+        let started = waiting.since;
         let end = started + self.deadline;
         let unavailable_end = started + self.deadline.min(self.driver.timing.unavailable_retry);
         let mut ambiguous = false;
@@ -85,6 +114,7 @@ impl Call<'_> {
             match again {
                 Some((until, wait)) if Instant::now() + wait < until => {
                     tracing::debug!(driver.name = %self.driver.name, %error, "calling again");
+                    waiting.again(&error);
                     sleep(wait).await;
                     pause = (pause * 2).min(RETRY_MAX);
                 }
@@ -153,6 +183,63 @@ impl Call<'_> {
             fix: String::new(),
             violations: Vec::new(),
             ambiguous: true,
+        }
+    }
+}
+
+/// What kind of call it is: the operation's first word.
+fn kind(operation: &str) -> &str {
+    operation.split(' ').next().unwrap_or(operation)
+}
+
+/// A call under way, for those who want to know what the driver is at. Until dropped.
+struct Waiting<'a> {
+    driver: &'a Shared,
+    operation: &'a str,
+    number: u64,
+    since: Instant,
+    /// Why the last attempt was not the last one.
+    last: Mutex<String>,
+}
+
+impl<'a> Waiting<'a> {
+    fn new(driver: &'a Shared, operation: &'a str) -> Self {
+        Self {
+            driver,
+            operation,
+            number: driver.number(),
+            since: Instant::now(),
+            last: Mutex::default(),
+        }
+    }
+
+    /// It has waited for long. What waits for a driver that is not connected is not told: that
+    /// driver's state says all.
+    fn tell(&self) {
+        let last = self.last.lock();
+        let last = last.unwrap_or_else(PoisonError::into_inner).clone();
+        self.driver.update(|view| {
+            if view.state == DriverState::Connected {
+                let Self { number, since, .. } = *self;
+                view.notices.slow(number, self.operation, since, &last);
+            }
+        });
+    }
+
+    fn again(&self, error: &CallError) {
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        last.clone_from(&error.message);
+        drop(last);
+        if self.since.elapsed() >= SLOW_AFTER {
+            self.tell();
+        }
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        if self.since.elapsed() >= SLOW_AFTER {
+            self.driver.notice(|notices| notices.ended(self.number));
         }
     }
 }

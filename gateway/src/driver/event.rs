@@ -25,6 +25,8 @@ pub enum DriverEvent {
     Deleted {
         driver: DriverName,
         sandbox_id: SandboxId,
+        /// After that of the last observation.
+        revision: u64,
     },
     /// Every sandbox that the driver watches has been observed since `Connected` (or since the
     /// driver's watch had to begin anew). A sandbox that was not among them is *not seen*, which is

@@ -12,7 +12,7 @@ use tokio::sync::watch;
 use super::call::{Call, Client};
 use super::shared::Shared;
 use super::status::Answer;
-use super::{CallDeadlines, CallError, CallErrorKind, DriverView, Violation, convert};
+use super::{CallDeadlines, CallError, CallErrorKind, DriverView, Subject, Violation, convert};
 use crate::model::{DriverName, Handle, Observation, OperationId, SandboxId, SandboxSpec, Token};
 
 /// A driver, connected or not. Cheap to clone.
@@ -266,7 +266,7 @@ impl Driver {
 
     /// An answer that the contract does not allow.
     pub(super) fn broken(&self, operation: &str, problem: &str) -> CallError {
-        CallError {
+        let error = CallError {
             kind: CallErrorKind::Internal,
             message: format!(
                 "driver {}: the answer to {operation} is not valid: {problem}",
@@ -275,6 +275,27 @@ impl Driver {
             fix: String::new(),
             violations: Vec::new(),
             ambiguous: true,
+        };
+        self.shared.judge(operation, Some(&error));
+        error
+    }
+
+    /// Puts something that was noticed about the driver into its view, for people.
+    pub fn notice(&self, subject: Subject, is_failure: bool, detail: &str, fix: &str) {
+        self.shared
+            .notice(|notices| notices.fact(subject, is_failure, detail, fix));
+    }
+
+    /// The same for what is not taken back by anything: it is shown for a while.
+    pub fn notice_once(&self, subject: Subject, detail: &str, fix: &str) {
+        self.shared
+            .notice(|notices| notices.passing_fact(subject, detail, fix));
+    }
+
+    /// It is not so any more.
+    pub fn no_notice(&self, subject: Subject) {
+        if self.view().notices.has_fact(subject) {
+            self.shared.notice(|notices| notices.no_fact(subject));
         }
     }
 }

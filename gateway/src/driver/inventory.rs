@@ -12,8 +12,10 @@ use super::handle::path_text;
 use super::{CallError, Driver, convert};
 use crate::model::{Handle, Observation, SandboxId};
 
-/// More pages than any driver has sandboxes: a driver whose last page never comes.
-const PAGES_MAX: usize = 10_000;
+/// More sandboxes than any host has.
+const LISTED_MAX: usize = 100_000;
+/// Pages in a row with nothing on them: the last one never comes.
+const EMPTY_PAGES_MAX: usize = 100;
 /// By the contract a list holds at most 1,024 items and a message 4 MiB.
 const ITEMS_MAX: usize = 500;
 const ITEMS_BYTES_MAX: usize = 2 * 1024 * 1024;
@@ -65,19 +67,26 @@ impl Driver {
             incarnation: String::new(),
         };
         let mut page_token = String::new();
-        for page in 0..PAGES_MAX {
+        let mut is_first = true;
+        let mut empty_pages = 0;
+        while empty_pages <= EMPTY_PAGES_MAX {
             let request = wire::ListSandboxesRequest {
                 page_size: 0,
-                page_token,
+                page_token: page_token.clone(),
             };
             let prepared = self.call("list".to_owned(), self.deadlines().list);
             let rpc =
                 |mut client: Client, request| async move { client.list_sandboxes(request).await };
             let response = prepared.run(request, rpc).await?;
-            if page > 0 && response.incarnation != inventory.incarnation {
+            if !is_first && response.incarnation != inventory.incarnation {
                 inventory.complete = false;
                 return Ok(inventory);
             }
+            is_first = false;
+            empty_pages = match response.sandboxes.is_empty() {
+                true => empty_pages + 1,
+                false => 0,
+            };
             inventory.incarnation = response.incarnation;
             let mut readable = true;
             for sandbox in response.sandboxes {
@@ -92,6 +101,13 @@ impl Driver {
             if response.next_page_token.is_empty() {
                 inventory.complete = response.complete && readable;
                 return Ok(inventory);
+            }
+            if response.next_page_token == page_token {
+                return Err(self.broken("list", "a page comes after itself"));
+            }
+            if inventory.observations.len() > LISTED_MAX {
+                let problem = format!("there are more than {LISTED_MAX} sandboxes on it");
+                return Err(self.broken("list", &problem));
             }
             page_token = response.next_page_token;
         }

@@ -1,14 +1,16 @@
 //! What a driver's task publishes and its handles read.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use cofferdam_proto::compute::v1::compute_driver_client::ComputeDriverClient;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use super::notices::Notices;
 use super::schema::Schema;
-use super::{DriverState, DriverView, Timing};
+use super::{CallError, DriverState, DriverView, Timing};
 use crate::model::{DriverName, SandboxId};
 use crate::transport::Channel;
 
@@ -36,6 +38,7 @@ pub(super) struct Shared {
     /// Creates under way. A delete ends them: an `ABORTED` create that is repeated after the delete
     /// would make the sandbox anew.
     creates: Mutex<HashMap<SandboxId, CancellationToken>>,
+    calls: AtomicU64,
 }
 
 /// A create under way, until dropped.
@@ -62,6 +65,7 @@ impl Shared {
             link: watch::Sender::new(None),
             config_schema: Mutex::default(),
             creates: Mutex::default(),
+            calls: AtomicU64::new(0),
         }
     }
 
@@ -88,6 +92,27 @@ impl Shared {
             }
             differs
         });
+    }
+
+    /// Changes what the gateway has noticed.
+    pub(super) fn notice(&self, change: impl FnOnce(&mut Notices)) {
+        self.update(|view| change(&mut view.notices));
+    }
+
+    /// A call of this kind has ended.
+    pub(super) fn judge(&self, kind: &str, error: Option<&CallError>) {
+        match error {
+            Some(error) => self.notice(|notices| notices.failed(kind, error)),
+            None if self.view().notices.is_failing(kind) => {
+                self.notice(|notices| notices.worked(kind));
+            }
+            None => {}
+        }
+    }
+
+    /// A number that no other call of this driver has.
+    pub(super) fn number(&self) -> u64 {
+        self.calls.fetch_add(1, Ordering::Relaxed)
     }
 
     /// Calls work from now on.

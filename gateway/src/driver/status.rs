@@ -107,6 +107,8 @@ fn is_ambiguous(code: Code) -> bool {
             | Code::Internal
             | Code::DataLoss
             | Code::Unavailable
+            // Of a call: its answer was too large to be read.
+            | Code::OutOfRange
     )
 }
 
@@ -144,6 +146,7 @@ mod tests {
             (Code::DeadlineExceeded, true),
             (Code::Cancelled, true),
             (Code::Unavailable, true),
+            (Code::OutOfRange, true),
             (Code::ResourceExhausted, false),
             (Code::FailedPrecondition, false),
             (Code::Aborted, false),

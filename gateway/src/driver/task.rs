@@ -158,6 +158,9 @@ impl Task {
         let response = greeting.response.clone();
         let capabilities = greeting.capabilities.clone();
         self.shared.update(|view| {
+            if view.incarnation != response.incarnation {
+                view.notices.new_incarnation();
+            }
             view.driver_name = convert::plain(response.name);
             view.version = convert::plain(response.version);
             view.incarnation = response.incarnation;

@@ -53,6 +53,33 @@ impl Default for Timing {
     }
 }
 
+impl Timing {
+    /// With a driver that has so long for each call, and whose watch may be silent for so long.
+    /// Everything that is shorter by itself stays.
+    pub fn with(call: Duration, silence: Duration) -> Self {
+        let usual = Self::default();
+        let calls = &usual.calls;
+        Self {
+            handshake: usual.handshake.min(call),
+            configure: usual.configure.min(call),
+            reconnect_wait: usual.reconnect_wait.min(call),
+            unavailable_retry: usual.unavailable_retry.min(call),
+            watch_silence: silence,
+            calls: CallDeadlines {
+                create: call,
+                start: call,
+                stop: call,
+                delete: call,
+                recover: call,
+                list: calls.list.min(call),
+                observe: calls.observe.min(call),
+                follow: calls.follow,
+            },
+            ..usual
+        }
+    }
+}
+
 /// The deadline of each kind of call, retries and waiting for the driver included.
 #[derive(Debug, Clone)]
 pub struct CallDeadlines {

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use super::Capabilities;
+use super::notices::Notices;
 use crate::model::{DriverName, LimitSet};
 
 /// A driver at one moment. What was learned in a handshake stays when the connection is lost.
@@ -36,6 +37,8 @@ pub struct DriverView {
     pub fingerprint: Option<Fingerprint>,
     /// How often the handshake succeeded.
     pub connects: u32,
+    /// What the gateway itself has noticed.
+    pub notices: Notices,
 }
 
 /// Whether a driver can be called.
@@ -119,6 +122,7 @@ impl DriverView {
             capabilities: None,
             fingerprint: None,
             connects: 0,
+            notices: Notices::default(),
         }
     }
 

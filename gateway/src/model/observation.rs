@@ -33,6 +33,21 @@ pub enum ObservedState {
     Paused,
 }
 
+impl ObservedState {
+    /// As in the contract.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Unknown => "UNKNOWN",
+            Self::Creating => "CREATING",
+            Self::Running => "RUNNING",
+            Self::Stopped => "STOPPED",
+            Self::Failed => "FAILED",
+            Self::Deleting => "DELETING",
+            Self::Paused => "PAUSED",
+        }
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Condition {
     pub kind: ConditionType,

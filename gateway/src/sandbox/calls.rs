@@ -98,6 +98,7 @@ fn answered<T>(
                 event: wrap(Ok(Seen::from(&observation))),
                 handle,
                 observation: Some(observation),
+                incarnation: None,
             }
         }
         Err(error) => Outcome::event(wrap(Err(error.into()))),
@@ -161,9 +162,34 @@ pub(super) async fn settle(
             event: Event::Settled(Ok(Some(Seen::from(&observation)))),
             handle: recovered.handle,
             observation: Some(observation),
+            incarnation: None,
         },
         (RecoverOutcome::Gone, _) => Outcome::event(Event::Settled(Ok(None))),
         _ => unknown(format!("the driver cannot tell yet: {}", recovered.message)),
+    }
+}
+
+/// Asks how it is now. Changes nothing, and concludes nothing from an absence.
+pub(super) async fn look(context: CallContext) -> Outcome {
+    let unseen = |message: String| Outcome::event(Event::Unseen(message));
+    let driver = match context.driver() {
+        Ok(driver) => driver,
+        Err(failure) => return unseen(failure.message),
+    };
+    let incarnation = driver.view().incarnation.clone();
+    let seen = driver.get(&context.id).await;
+    if driver.view().incarnation != incarnation {
+        return unseen("the driver has restarted meanwhile".into());
+    }
+    match seen {
+        Ok(Some(observation)) => Outcome {
+            event: Event::Observed(Seen::from(&observation)),
+            handle: None,
+            observation: Some(observation),
+            incarnation: Some(incarnation),
+        },
+        Ok(None) => unseen("the driver does not find it".into()),
+        Err(error) => unseen(error.message),
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use cofferdam_proto::supervisor::v1::ShutdownRequest;
 use tokio::time::Instant;
 use tracing::warn;
 
@@ -14,6 +15,9 @@ use crate::store::{Change, StoreError};
 
 /// The store may work again by then.
 pub(super) const STORE_RETRY: Duration = Duration::from_secs(1);
+
+/// A supervisor answers at once.
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(2);
 
 impl Task {
     pub(super) async fn perform(&mut self, effect: Effect) {
@@ -32,8 +36,12 @@ impl Task {
                     self.shared.session_timeout
                 };
                 self.ready_deadline = Some(Instant::now() + patience);
+                self.look.begin();
             }
-            Effect::DisarmReadyTimer => self.ready_deadline = None,
+            Effect::DisarmReadyTimer => {
+                self.ready_deadline = None;
+                self.look.end();
+            }
         }
     }
 
@@ -179,9 +187,25 @@ impl Task {
         self.booted_here || self.facts.ready_time == UnixMillis::default()
     }
 
+    /// A driver that has forgotten a sandbox deletes nothing of it, and says that all is well. Whoever
+    /// still has a session to its supervisor can end it.
+    async fn end_workload(&mut self) {
+        let Some(session) = self.session.take().filter(|session| !session.is_closed()) else {
+            return;
+        };
+        let mut client = session.client();
+        let end = client.shutdown(ShutdownRequest { grace_ms: 0 });
+        // Most often the session is just ending, because the driver has done its work.
+        if let Ok(Ok(_)) = tokio::time::timeout(SHUTDOWN_TIMEOUT, end).await {
+            let id = &self.facts.id;
+            warn!(sandbox.id = %id, "its supervisor lived on after the delete, and was ended");
+        }
+    }
+
     /// When it is published as deleted, nothing of it is left and its name is free. Before that,
     /// nobody may hear that it is: its record would come back with the next start.
     async fn remove(&mut self) {
+        self.end_workload().await;
         if let Some(callback) = self.callback.take() {
             callback.close().await;
         }

@@ -14,6 +14,7 @@ pub mod admission;
 mod calls;
 mod directory;
 mod effects;
+mod look;
 mod readiness;
 mod state;
 mod task;
@@ -54,7 +55,42 @@ struct Slot {
     incarnation: String,
     observation: Option<Observation>,
     handle: Option<Handle>,
-    gone: bool,
+    /// The driver says for certain that it is not there any more, as of this revision.
+    gone: Option<u64>,
+    /// The last revision that the watch has told.
+    told: u64,
+}
+
+impl Slot {
+    /// False: it is older than what is known.
+    fn see(&mut self, incarnation: &str, observation: Observation) -> bool {
+        if self.incarnation != incarnation {
+            incarnation.clone_into(&mut self.incarnation);
+            self.observation = None;
+            self.gone = None;
+            self.told = 0;
+        }
+        let known = self.observation.as_ref();
+        let is_older = known.is_some_and(|known| known.revision > observation.revision)
+            || self.gone.is_some_and(|gone| gone >= observation.revision);
+        if !is_older {
+            self.gone = None;
+            self.observation = Some(observation);
+        }
+        !is_older
+    }
+
+    /// False: it has been seen since.
+    fn end(&mut self, revision: Option<u64>) -> bool {
+        let known = (self.observation.as_ref()).map_or(0, |known| known.revision);
+        // 0 is no revision: the driver did not say.
+        let revision = revision.filter(|revision| *revision > 0).unwrap_or(known);
+        let is_older = revision < known;
+        if !is_older {
+            self.gone = Some(revision);
+        }
+        !is_older
+    }
 }
 
 /// What somebody wants of a sandbox, and who is to hear whether that is on record.
@@ -210,27 +246,31 @@ impl Sandbox {
         *self.activity.borrow()
     }
 
-    /// What the driver's watch stream or an inventory says.
-    pub fn observed(&self, incarnation: &str, observation: Observation, handle: Option<Handle>) {
-        self.slot.send_modify(|slot| {
-            let old = slot.incarnation == incarnation
-                && slot
-                    .observation
-                    .as_ref()
-                    .is_some_and(|known| known.revision > observation.revision);
-            if !old {
-                incarnation.clone_into(&mut slot.incarnation);
-                slot.observation = Some(observation);
-            }
-            if handle.is_some() {
-                slot.handle = handle;
-            }
+    /// What the driver's watch stream says.
+    pub fn told(&self, incarnation: &str, observation: Observation) {
+        self.slot.send_if_modified(|slot| {
+            let revision = observation.revision;
+            let is_news = slot.see(incarnation, observation);
+            slot.told = slot.told.max(revision);
+            is_news
         });
     }
 
-    /// The driver says for certain that it is not there any more.
-    pub fn gone(&self) {
-        self.slot.send_modify(|slot| slot.gone = true);
+    /// What the driver says when it is asked.
+    pub fn observed(&self, incarnation: &str, observation: Observation, handle: Option<Handle>) {
+        self.slot.send_if_modified(|slot| {
+            let is_news = slot.see(incarnation, observation);
+            let has_handle = handle.is_some();
+            if has_handle {
+                slot.handle = handle;
+            }
+            is_news || has_handle
+        });
+    }
+
+    /// The driver says for certain that it is not there any more; by its watch, as of a revision.
+    pub fn gone(&self, revision: Option<u64>) {
+        self.slot.send_if_modified(|slot| slot.end(revision));
     }
 }
 

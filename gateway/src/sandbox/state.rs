@@ -95,6 +95,8 @@ pub(super) enum Event {
     StopEnded(Result<Seen, Failure>),
     DeleteEnded(Result<(), Failure>),
     Observed(Seen),
+    /// It was looked for, and could not be seen. Says why.
+    Unseen(String),
     /// The driver says for certain that it is not there any more.
     Gone,
     SessionUp,
@@ -202,6 +204,12 @@ pub(super) fn step(state: &mut State, event: Event) -> Vec<Effect> {
         Event::StopEnded(Err(failure)) => call_failed(state, failure, Effect::Stop),
         Event::DeleteEnded(_) => vec![],
         Event::Observed(seen) => observe(state, seen),
+        Event::Unseen(why) => {
+            if state.phase == SandboxState::Provisioning {
+                state.message = why;
+            }
+            vec![]
+        }
         Event::Gone => gone(state),
         Event::SessionUp => {
             // It may take the place of one that was configured.

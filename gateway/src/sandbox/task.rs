@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use super::effects::STORE_RETRY;
+use super::look::Look;
 use super::readiness::SessionState;
 use super::state::{Call, Effect, Event, Seen, State, Wanted, step};
 use super::wishes::{Begun, Postponed};
@@ -48,6 +49,8 @@ pub(super) struct Outcome {
     pub(super) event: Event,
     pub(super) handle: Option<Handle>,
     pub(super) observation: Option<Observation>,
+    /// Of a look, which is no answer to a call.
+    pub(super) incarnation: Option<String>,
 }
 
 impl Outcome {
@@ -56,6 +59,7 @@ impl Outcome {
             event,
             handle: None,
             observation: None,
+            incarnation: None,
         }
     }
 }
@@ -85,6 +89,7 @@ pub(super) struct Task {
     pub(super) booted_here: bool,
     pub(super) ready_deadline: Option<Instant>,
     pub(super) retry_at: Option<Instant>,
+    pub(super) look: Look,
     pub(super) idle_since: Option<Instant>,
     pub(super) incarnation: String,
     pub(super) revision: u64,
@@ -106,6 +111,7 @@ pub(super) async fn run(shared: Arc<Shared>, seed: Seed, mut channels: Channels)
         let (ready, retry, idle) = (task.ready_deadline, task.retry_at, task.idle_deadline());
         let (expire, store_again) = (task.expire_time(), task.store_again_at);
         let postponed = task.postponed.as_ref().map(|postponed| postponed.until);
+        let (look, untold) = (task.look.at, task.look.untold_at());
         tokio::select! {
             () = channels.cancel.cancelled() => break,
             command = channels.commands.recv() => match command {
@@ -130,6 +136,11 @@ pub(super) async fn run(shared: Arc<Shared>, seed: Seed, mut channels: Channels)
             () = at(retry) => {
                 task.retry_at = None;
                 task.handle(Outcome::event(Event::Retry)).await;
+            }
+            () = at(look) => task.look_now(),
+            () = at(untold) => {
+                let slot = channels.slot.borrow().clone();
+                task.judge_untold(&slot);
             }
             () = wall_clock(expire) => task.expired().await,
             () = at(idle) => task.idle().await,
@@ -213,6 +224,7 @@ impl Task {
             booted_here: false,
             ready_deadline: None,
             retry_at: None,
+            look: Look::default(),
             idle_since: Some(Instant::now()),
             incarnation: String::new(),
             revision: 0,
@@ -371,6 +383,11 @@ impl Task {
                     self.driver_call = None;
                     self.end_operation().await;
                 }
+                let is_look =
+                    outcome.incarnation.is_some() || matches!(outcome.event, Event::Unseen(_));
+                if is_look && !self.looked(&outcome) {
+                    return;
+                }
                 if self.is_stale(&outcome.event) {
                     debug!(sandbox.id = %self.facts.id, "an answer to a call that was replaced");
                     return;
@@ -410,11 +427,12 @@ impl Task {
                     event: Event::Observed(seen),
                     handle: slot.handle,
                     observation: Some(observation),
+                    incarnation: None,
                 })
                 .await;
             }
         }
-        if slot.gone {
+        if slot.gone.is_some() {
             self.handle(Outcome::event(Event::Gone)).await;
         }
     }

@@ -928,6 +928,10 @@ pub struct Driver {
     pub connects: u32,
     #[prost(uint32, tag = "19")]
     pub pid: u32,
+    /// What the gateway itself has noticed about a driver that answers: calls that do not come back, streams that break, words
+    /// that do not fit together. Those that hold now, the worst first; FAILED or WARNING, each with what to do.
+    #[prost(message, repeated, tag = "20")]
+    pub notices: ::prost::alloc::vec::Vec<super::super::compute::v1::Check>,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ListDriversRequest {}

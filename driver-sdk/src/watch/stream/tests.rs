@@ -107,6 +107,21 @@ async fn the_same_state_again_is_no_change() {
 }
 
 #[tokio::test]
+async fn revisions_grow_also_when_an_id_is_used_again() {
+    let log = log();
+    let mut watcher = watcher(&log, "");
+    told(&mut watcher, 1).await;
+    log.record("gw", sandbox("a", SandboxState::Running));
+    log.remove("gw", "a");
+    assert_eq!(log.record("gw", sandbox("a", SandboxState::Stopped)), None);
+    log.expect("gw", "a");
+    let again = log.record("gw", sandbox("a", SandboxState::Creating));
+    assert_eq!(again.unwrap().revision, 3);
+    log.remove("gw", "a");
+    assert_eq!(log.record("gw", sandbox("a", SandboxState::Running)), None);
+}
+
+#[tokio::test]
 async fn a_cursor_continues_where_it_was() {
     let log = log();
     let mut first = watcher(&log, "");

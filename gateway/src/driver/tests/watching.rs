@@ -131,11 +131,18 @@ async fn a_watch_that_says_nothing_is_taken_up_again_and_the_view_says_so() {
     let _driver = FakeDriver::serve(&script, &socket);
     let mut gateway = Gateway::with_socket(impatient(), &socket);
     let driver = gateway.driver();
-    let stuck = view(&driver, |view| view.error.contains("WatchSandboxes")).await;
+    let says = |view: &DriverView| {
+        let notices = view.notices.list();
+        notices.first().map(|notice| notice.detail.clone())
+    };
+    let stuck = view(&driver, |view| {
+        says(view).is_some_and(|says| says.contains("WatchSandboxes"))
+    })
+    .await;
     assert_eq!(stuck.state, DriverState::Connected);
     script.answer_again("WatchSandboxes");
     gateway.synced().await;
-    view(&driver, |view| view.error.is_empty()).await;
+    view(&driver, |view| says(view).is_none()).await;
 }
 
 #[tokio::test]
