@@ -208,7 +208,7 @@ impl From<CreateError> for ApiError {
 impl From<StartError> for ApiError {
     fn from(error: StartError) -> Self {
         match error {
-            StartError::QueueFull { .. } => {
+            StartError::QueueFull { .. } | StartError::PartFull { .. } => {
                 Self::new(Code::ResourceExhausted, "QUEUE_FULL", error.to_string())
                     .hint("try again later, or raise executions.queue_max")
                     .retry(Duration::from_secs(1))

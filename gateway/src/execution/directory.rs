@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -14,12 +14,14 @@ use tracing::{info, warn};
 use super::ending;
 use super::follow::Follow;
 use super::live::Live;
+use super::places::{Crowd, Held, Places};
 use super::runner::{self, Channels, Seed, SeedPlace};
 use super::storing::STORE_RETRY;
 use super::{CONTROL_MAX, Execution, STDIN_QUEUE_MAX, StdinProgress};
 use crate::driver::Registry;
 use crate::model::{
-    Environment, ExecutionFacts, ExecutionId, ExecutionReason, ExecutionState, UnixMillis,
+    DriverName, Environment, ExecutionFacts, ExecutionId, ExecutionReason, ExecutionState,
+    SandboxState, UnixMillis,
 };
 use crate::output::{OutputError, OutputLog, OutputReader};
 use crate::sandbox::{CreateError, NewSandbox, Sandbox, Sandboxes};
@@ -48,11 +50,13 @@ pub(super) struct Shared {
     pub(super) state_dir: StateDir,
     pub(super) drivers: Registry,
     pub(super) sandboxes: Sandboxes,
-    pub(super) permits: Arc<Semaphore>,
+    pub(super) places: Places,
     pub(super) cancel_grace: Duration,
     pub(super) cancel: CancellationToken,
     output_dir: PathBuf,
     unfinished_max: usize,
+    /// Of the drivers that there are: they do not change.
+    driver_names: Vec<DriverName>,
     tasks: TaskTracker,
     unfinished: RwLock<HashMap<ExecutionId, Entry>>,
 }
@@ -60,10 +64,25 @@ pub(super) struct Shared {
 #[derive(Debug, Clone)]
 struct Entry {
     execution: Execution,
+    driver: DriverName,
     reader: Arc<OutputReader>,
 }
 
 impl Shared {
+    /// What can be had at once: for a process that can start, or for one whose sandbox cannot yet.
+    fn try_hold(&self, driver: &DriverName, is_ready: bool) -> Held {
+        match is_ready {
+            true => Held {
+                running: self.places.running().try_acquire_owned().ok(),
+                ..Held::default()
+            },
+            false => Held {
+                of_driver: self.places.of_driver(driver).try_acquire_owned().ok(),
+                ..Held::default()
+            },
+        }
+    }
+
     pub(super) fn forget(&self, id: &ExecutionId) {
         self.unfinished
             .write()
@@ -92,6 +111,11 @@ pub enum Place {
 pub enum StartError {
     #[error("{max} executions are running or queued already, the limit of this gateway")]
     QueueFull { max: usize },
+    #[error(
+        "{count} executions of driver \"{driver}\" are running or queued already; the room that is \
+         left is kept for the other drivers"
+    )]
+    PartFull { driver: DriverName, count: usize },
     /// Its record or its output could not be kept.
     #[error(transparent)]
     StateDir(#[from] Trouble),
@@ -109,13 +133,16 @@ pub struct Executions {
 
 impl Executions {
     pub fn new(options: ExecutionsOptions) -> Self {
+        let drivers = options.drivers.list();
+        let driver_names = drivers.iter().map(|driver| driver.name().clone());
         Self {
             shared: Arc::new(Shared {
                 store: options.store,
                 state_dir: options.state_dir,
                 drivers: options.drivers,
                 sandboxes: options.sandboxes,
-                permits: Arc::new(Semaphore::new(options.running_max)),
+                places: Places::new(options.running_max),
+                driver_names: driver_names.collect(),
                 cancel_grace: options.cancel_grace,
                 cancel: options.cancel,
                 output_dir: options.output_dir,
@@ -156,23 +183,21 @@ impl Executions {
         mut new: NewExecution,
         key: Option<&IdempotencyKey>,
     ) -> Result<(Execution, Follow), StartError> {
-        let max = self.shared.unfinished_max;
-        if self.count() >= max {
-            return Err(StartError::QueueFull { max });
-        }
+        let driver = new.facts.driver.clone();
+        self.admit(&driver)?;
         self.shared.state_dir.admit()?;
-        let permit = self.shared.permits.clone().try_acquire_owned().ok();
-        new.facts.state = match permit {
-            Some(_) => ExecutionState::Claiming,
-            None => ExecutionState::Queued,
+        let held = self.shared.try_hold(&driver, is_ready(&new.place));
+        new.facts.state = match held.is_nothing() {
+            false => ExecutionState::Claiming,
+            true => ExecutionState::Queued,
         };
-        let place = match (new.place, &permit) {
-            (Place::OneShot(sandbox), Some(_)) => {
+        let place = match new.place {
+            Place::OneShot(sandbox) if !held.is_nothing() => {
                 let sandboxes = &self.shared.sandboxes;
                 let sandbox = sandboxes.create_one_shot(*sandbox, &new.facts, key).await?;
                 SeedPlace::Existing(sandbox)
             }
-            (place, _) => {
+            place => {
                 self.shared.store.insert_execution(&new.facts, key).await?;
                 match place {
                     Place::Existing(sandbox) => SeedPlace::Existing(sandbox),
@@ -185,12 +210,34 @@ impl Executions {
             live: Live::new(0),
             facts: new.facts,
             environment: new.environment,
-            permit,
+            held,
             place,
             log,
             resumed: false,
         };
         Ok(self.spawn(seed, new.attached))
+    }
+
+    /// Whether one more finds room.
+    fn admit(&self, driver: &DriverName) -> Result<(), StartError> {
+        let unfinished = self.shared.unfinished.read();
+        let unfinished = unfinished.unwrap_or_else(PoisonError::into_inner);
+        let max = self.shared.unfinished_max;
+        // Below that everybody finds room.
+        if unfinished.len() < max / 2 {
+            return Ok(());
+        }
+        if unfinished.len() >= max {
+            return Err(StartError::QueueFull { max });
+        }
+        let crowd: Crowd<'_> = unfinished.values().map(|entry| &entry.driver).collect();
+        match crowd.admits(driver, self.shared.driver_names.iter(), max) {
+            true => Ok(()),
+            false => Err(StartError::PartFull {
+                driver: driver.clone(),
+                count: crowd.of(driver),
+            }),
+        }
     }
 
     fn output_dir(&self, id: &ExecutionId) -> PathBuf {
@@ -218,6 +265,7 @@ impl Executions {
         let follow = Follow::live(seed.live.clone(), reader.another(), view, 0, attached);
         let entry = Entry {
             execution: execution.clone(),
+            driver: seed.facts.driver.clone(),
             reader,
         };
         self.shared
@@ -281,6 +329,7 @@ impl Executions {
             }
         };
         info!(execution.id = %id, offset = log.end_offset(), "taking an execution over");
+        let held = self.shared.try_hold(&facts.driver, true);
         let seed = Seed {
             live: Live::new(log.end_offset()),
             // Whoever followed it lost his stream with the gateway.
@@ -289,7 +338,7 @@ impl Executions {
                 ..facts
             },
             environment: Environment::default(),
-            permit: self.shared.permits.clone().try_acquire_owned().ok(),
+            held,
             place: SeedPlace::Existing(sandbox),
             log,
             resumed: true,
@@ -356,6 +405,13 @@ impl Executions {
             // It is forgotten a moment after it has ended.
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
+    }
+}
+
+fn is_ready(place: &Place) -> bool {
+    match place {
+        Place::Existing(sandbox) => sandbox.view().facts.state == SandboxState::Ready,
+        Place::OneShot(_) => false,
     }
 }
 

@@ -1,7 +1,7 @@
 //! Executions: a command in a sandbox, its output, and how it ended.
 //!
 //! ```text
-//!  QUEUED ──permit──► CLAIMING ──sandbox ready──► RUNNING ──exit──► SUCCEEDED | FAILED
+//!  QUEUED ──place───► CLAIMING ──sandbox ready──► RUNNING ──exit──► SUCCEEDED | FAILED
 //!     │                   │                          │
 //!     └─ cancel ──────────┴── sandbox failed ────────┴─► CANCELED | TIMED_OUT | FAILED | LOST
 //! ```
@@ -15,6 +15,7 @@ mod ending;
 mod follow;
 mod link;
 mod live;
+mod places;
 mod pump;
 mod runner;
 mod stdin;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tracing::{info, warn};
@@ -12,12 +12,13 @@ use super::directory::Shared;
 use super::ending::{self, Kill};
 use super::link::{Link, Outbox, attach_request, start_request};
 use super::live::Live;
+use super::places::Held;
 use super::pump::{Pumped, at};
 use super::stdin::StdinBuffer;
 use super::{Control, StdinPiece, StdinProgress};
 use crate::callback::Session;
 use crate::model::{
-    Ending, Environment, ExecutionFacts, ExecutionReason, ExecutionState, UnixMillis,
+    Ending, Environment, ExecutionFacts, ExecutionReason, ExecutionState, SandboxState, UnixMillis,
 };
 use crate::output::OutputLog;
 use crate::sandbox::{NewSandbox, Sandbox, SandboxView, is_settled};
@@ -36,7 +37,7 @@ const OPEN_TIMEOUT: Duration = Duration::from_secs(15);
 pub(super) struct Seed {
     pub(super) facts: ExecutionFacts,
     pub(super) environment: Environment,
-    pub(super) permit: Option<OwnedSemaphorePermit>,
+    pub(super) held: Held,
     pub(super) place: SeedPlace,
     pub(super) log: OutputLog,
     pub(super) live: Arc<Live>,
@@ -46,7 +47,7 @@ pub(super) struct Seed {
 
 pub(super) enum SeedPlace {
     Existing(Sandbox),
-    /// To be made once there is a permit.
+    /// To be made once there is a place.
     Planned(Box<NewSandbox>),
 }
 
@@ -87,7 +88,7 @@ pub(super) struct Runner {
     pub(super) is_discarding: bool,
     pub(super) discarded: u64,
     stage_start: Instant,
-    permit: Option<OwnedSemaphorePermit>,
+    held: Held,
 }
 
 /// Runs until the execution has ended and is stored. Ends early, with everything in place for a
@@ -118,7 +119,7 @@ pub(super) async fn run(shared: Arc<Shared>, seed: Seed, channels: Channels) {
         is_discarding: false,
         discarded: 0,
         stage_start: Instant::now(),
-        permit: seed.permit,
+        held: seed.held,
     };
     tokio::select! {
         () = runner.whole_life(seed.place) => {}
@@ -166,12 +167,10 @@ impl Runner {
         }
     }
 
-    /// A permit, then a sandbox.
+    /// A place, then a sandbox.
     async fn claim(&mut self, place: SeedPlace) -> Result<Sandbox, Final> {
-        if self.permit.is_none() && !self.resumed {
-            let permits = self.shared.permits.clone();
-            let permit = self.interruptible(permits.acquire_owned(), false).await?;
-            self.permit = permit.ok();
+        if self.held.is_nothing() && !self.resumed {
+            self.queue_for(&place).await?;
         }
         if self.facts.state == ExecutionState::Queued {
             self.facts.stages.queued_us = self.end_stage();
@@ -193,15 +192,52 @@ impl Runner {
         }
     }
 
+    /// Waits for a place of the kind that is of use.
+    async fn queue_for(&mut self, place: &SeedPlace) -> Result<(), Final> {
+        let is_ready = matches!(place, SeedPlace::Existing(sandbox)
+            if sandbox.view().facts.state == SandboxState::Ready);
+        if is_ready {
+            return self.queue_to_run().await;
+        }
+        let places = self.shared.places.of_driver(&self.facts.driver);
+        let permit = self.interruptible(places.acquire_owned(), false).await?;
+        self.held.of_driver = permit.ok();
+        Ok(())
+    }
+
+    async fn queue_to_run(&mut self) -> Result<(), Final> {
+        let places = self.shared.places.running();
+        let permit = self.interruptible(places.acquire_owned(), false).await?;
+        self.held.running = permit.ok();
+        Ok(())
+    }
+
     async fn in_sandbox(&mut self, sandbox: &Sandbox) -> Final {
         let mut view = sandbox.watch();
         let mut last_session = None;
         let mut relinks = 0;
         loop {
+            let has_begun = self.boot.is_some() || self.resumed;
+            if !has_begun && view.borrow().facts.state != SandboxState::Ready {
+                // Others run while it waits for its driver.
+                self.held.running = None;
+            }
             let session = match self.ready_session(&mut view).await {
                 Ok(session) => session,
                 Err(end) => return end,
             };
+            if !has_begun && self.held.running.is_none() {
+                match self.shared.places.running().try_acquire_owned() {
+                    Ok(permit) => self.held.running = Some(permit),
+                    Err(_) => {
+                        if let Err(end) = self.queue_to_run().await {
+                            return end;
+                        }
+                        // The session may be another by now.
+                        continue;
+                    }
+                }
+            }
             if self.boot.is_some_and(|boot| boot != session.boot_id()) {
                 return ending::lost("its sandbox was started anew while it ran");
             }
@@ -298,7 +334,7 @@ impl Runner {
                     return Err(ending::of_sandbox_end(&now.facts, started));
                 }
                 if let Some(session) = now.session.clone()
-                    && now.facts.state == crate::model::SandboxState::Ready
+                    && now.facts.state == SandboxState::Ready
                 {
                     return Ok(session);
                 }
@@ -476,7 +512,7 @@ impl Runner {
         self.facts.ending = Some(ending);
         let stored = self.persist_end().await;
         self.publish();
-        self.permit = None;
+        self.held = Held::default();
         stored
     }
 
