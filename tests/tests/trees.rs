@@ -108,6 +108,31 @@ fn a_delete_ends_the_whole_tree() {
     }
 }
 
+/// Who is to end the tree says nothing any more: then the sandbox ends, with all that is in it.
+#[test]
+fn a_tree_whose_supervisor_does_not_answer_ends_with_its_sandbox() {
+    let gateway = TestGateway::start();
+    let sandbox = gateway.create([""; 0]);
+    let marker = long_time();
+    let script = format!("echo started; sleep {marker}");
+    let args = ["exec", "--timeout", "2s", &sandbox, "sh", "-c", &script];
+    let call = gateway.cli(args).spawn();
+    call.expect("started\n");
+    for supervisor in gateway.supervisors() {
+        let pid = rustix::process::Pid::from_raw(supervisor.cast_signed()).expect("a pid");
+        rustix::process::kill_process(pid, rustix::process::Signal::STOP).expect("freeze it");
+    }
+    let ran = call.wait();
+    ran.exited(124);
+    ran.says(["could not be ended in time", "its sandbox is stopped"]);
+    wait::until_true("the sandbox has stopped", || {
+        gateway.json(["inspect", &sandbox])["state"] == "STOPPED"
+    });
+    assert!(process::with_argument(&marker).is_empty());
+    gateway.ok(["start", &sandbox]);
+    assert_eq!(gateway.ok(["exec", &sandbox, "echo", "anew"]), "anew");
+}
+
 #[test]
 fn a_tree_that_forks_while_it_is_killed_dies_nevertheless() {
     let gateway = TestGateway::start();

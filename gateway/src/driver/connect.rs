@@ -76,7 +76,8 @@ fn missing(path: &Path, error: &io::Error) -> Trouble {
     let path = path.display();
     match error.kind() {
         io::ErrorKind::NotFound => Trouble::failing(format!("there is no socket {path}"))
-            .with_fix("start the driver, or correct its socket's path"),
+            .with_fix("start the driver, or correct its socket's path")
+            .without_socket(),
         io::ErrorKind::PermissionDenied => Trouble::refused(
             format!("the gateway may not look at {path}"),
             "give the gateway's user search permission (x) on the directories above it",
@@ -89,7 +90,8 @@ fn unreachable(path: &Path, error: &io::Error) -> Trouble {
     let path = path.display();
     match error.kind() {
         io::ErrorKind::ConnectionRefused => {
-            Trouble::failing(format!("nothing listens on {path}")).with_fix("start the driver")
+            let trouble = Trouble::failing(format!("nothing listens on {path}"));
+            trouble.with_fix("start the driver").without_socket()
         }
         io::ErrorKind::PermissionDenied => Trouble::refused(
             format!("the gateway may not connect to {path}"),
@@ -107,10 +109,8 @@ fn judge(socket: &SocketFacts, own_uid: u32) -> Result<(), Trouble> {
     let path = socket.path.display();
     if !socket.is_socket {
         let error = format!("{path} is not a socket");
-        return Err(Trouble::refused(
-            error,
-            "correct the path of the driver's socket",
-        ));
+        let trouble = Trouble::refused(error, "correct the path of the driver's socket");
+        return Err(trouble.without_socket());
     }
     if socket.uid != own_uid && socket.uid != 0 {
         let error = format!(

@@ -3,14 +3,17 @@
 //! The gateway binds the socket and keeps it open, so connections made while no process runs wait
 //! in its queue for the next one. The process inherits the listener as descriptor 3, and as stdin
 //! a pipe that nobody writes to: it reads its end when the gateway has died, however it died. One
-//! that lives on then is ended by the next gateway.
+//! that lives on then is ended by the next gateway. When somebody has removed the socket's file, a
+//! new one is bound, for a new process.
 
+use std::os::unix::fs::MetadataExt as _;
 use std::os::unix::net::UnixListener;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
 use tokio::process::Child;
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep, timeout};
@@ -68,10 +71,36 @@ impl ProcessWatch {
         }
     }
 
-    /// Has it killed and started anew.
-    pub(super) fn restart(&self) {
+    /// Has it killed, to be started anew. Returns when it has ended.
+    pub(super) async fn restart(&mut self) {
         self.restart.notify_one();
+        self.down().await;
     }
+}
+
+/// A listener, and which file leads to it.
+#[derive(Debug)]
+struct Bound {
+    listener: UnixListener,
+    file: Option<(u64, u64)>,
+}
+
+impl Bound {
+    fn new(socket: &Path) -> Result<Self, Trouble> {
+        let listener = bind(socket)?;
+        let file = identity(socket);
+        Ok(Self { listener, file })
+    }
+
+    fn is_in_place(&self, socket: &Path) -> bool {
+        self.file.is_some() && identity(socket) == self.file
+    }
+}
+
+/// Of a file: its device and its inode.
+fn identity(path: &Path) -> Option<(u64, u64)> {
+    let about = std::fs::symlink_metadata(path).ok()?;
+    Some((about.dev(), about.ino()))
 }
 
 /// Keeps one program running.
@@ -117,8 +146,10 @@ impl Launcher {
             tracing::warn!(driver.name = %driver, %error, "cannot end an earlier driver process");
         }
         let mut pause = timing.backoff_min;
-        let mut listener = None;
+        let mut listener: Option<Bound> = None;
         loop {
+            // Nobody finds a socket whose file is gone, or another's.
+            drop(listener.take_if(|bound| !bound.is_in_place(&self.socket)));
             let started = Instant::now();
             let trouble = self.once(&mut listener).await;
             predecessor::forget(&self.socket);
@@ -142,18 +173,20 @@ impl Launcher {
     }
 
     /// One life of the process.
-    async fn once(&self, listener: &mut Option<UnixListener>) -> Trouble {
+    async fn once(&self, listener: &mut Option<Bound>) -> Trouble {
         let bound = match listener {
             Some(bound) => bound,
-            None => match bind(&self.socket) {
+            None => match Bound::new(&self.socket) {
                 Ok(bound) => listener.insert(bound),
                 Err(trouble) => return trouble,
             },
         };
-        let mut child = match command(&self.program, bound).spawn() {
+        let mut child = match command(&self.program, &bound.listener).spawn() {
             Ok(child) => child,
             Err(error) => return cannot_start(&self.program, &error),
         };
+        // What was wished of an earlier process.
+        let _earlier = self.restart.notified().now_or_never();
         tracing::info!(driver.name = %self.shared.name, pid = child.id(), "driver started");
         if let Some(pid) = child.id() {
             predecessor::remember(&self.socket, pid);
@@ -184,7 +217,7 @@ impl Launcher {
         tokio::select! {
             status = child.wait() => return status,
             () = self.restart.notified() => {
-                tracing::error!(driver.name = %self.shared.name, "driver does not answer: killed");
+                tracing::error!(driver.name = %self.shared.name, "driver cannot be reached: killed");
                 // Stopped processes do not hear anything else.
                 child.start_kill()?;
             }

@@ -81,13 +81,15 @@ impl Task {
                 pause = timing.backoff_min;
             }
             silences = if trouble.silent { silences + 1 } else { 0 };
-            if let Some(process) = &process
-                && silences >= SILENCES_MAX
+            // Then the socket is bound anew before the process is started.
+            let is_lost = trouble.no_socket && process.is_some();
+            if let Some(process) = &mut process
+                && (silences >= SILENCES_MAX || is_lost)
             {
                 silences = 0;
-                process.restart();
+                process.restart().await;
             }
-            sleep(if trouble.refused {
+            sleep(if trouble.refused && !is_lost {
                 timing.refused_retry
             } else {
                 pause

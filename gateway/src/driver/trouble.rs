@@ -11,6 +11,8 @@ pub(super) struct Trouble {
     pub(super) refused: bool,
     /// The driver took the connection and said nothing.
     pub(super) silent: bool,
+    /// What is behind the path is not the driver's socket, or nothing is.
+    pub(super) no_socket: bool,
     /// One sentence.
     pub(super) error: String,
     /// What to do; may be empty.
@@ -23,6 +25,7 @@ impl Trouble {
         Self {
             refused: false,
             silent: false,
+            no_socket: false,
             error: error.into(),
             fix: String::new(),
         }
@@ -42,8 +45,17 @@ impl Trouble {
         Self {
             refused: true,
             silent: false,
+            no_socket: false,
             error: error.into(),
             fix: fix.into(),
+        }
+    }
+
+    /// There is nobody to talk to behind the path.
+    pub(super) fn without_socket(self) -> Self {
+        Self {
+            no_socket: true,
+            ..self
         }
     }
 

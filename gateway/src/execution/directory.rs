@@ -292,7 +292,10 @@ impl Executions {
         offset: u64,
         attached: bool,
     ) -> Result<Option<Follow>, FindError> {
-        if let Some(Entry { execution, reader }) = self.entry(id) {
+        if let Some(Entry {
+            execution, reader, ..
+        }) = self.entry(id)
+        {
             let live = execution.live.clone();
             let follow = Follow::live(live, reader.another(), execution.view, offset, attached);
             return Ok(Some(follow));

@@ -13,6 +13,7 @@
 mod directory;
 mod ending;
 mod follow;
+mod kill;
 mod link;
 mod live;
 mod places;

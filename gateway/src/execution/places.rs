@@ -15,7 +15,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::model::DriverName;
+use super::runner::{Final, Runner, SeedPlace};
+use crate::model::{DriverName, SandboxState};
 
 /// The places of all executions.
 #[derive(Debug)]
@@ -101,12 +102,34 @@ impl Crowd<'_> {
     }
 }
 
+impl Runner {
+    /// Waits for a place of the kind that is of use.
+    pub(super) async fn queue_for(&mut self, place: &SeedPlace) -> Result<(), Final> {
+        let is_ready = matches!(place, SeedPlace::Existing(sandbox)
+            if sandbox.view().facts.state == SandboxState::Ready);
+        if is_ready {
+            return self.queue_to_run().await;
+        }
+        let places = self.shared.places.of_driver(&self.facts.driver);
+        let permit = self.interruptible(places.acquire_owned(), false).await?;
+        self.held.of_driver = permit.ok();
+        Ok(())
+    }
+
+    pub(super) async fn queue_to_run(&mut self) -> Result<(), Final> {
+        let places = self.shared.places.running();
+        let permit = self.interruptible(places.acquire_owned(), false).await?;
+        self.held.running = permit.ok();
+        Ok(())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn name(name: &str) -> DriverName {
-        name.parse().expect("a name")
+        DriverName::parse(name).expect("a name")
     }
 
     /// How many of this driver find room after those.

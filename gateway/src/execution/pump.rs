@@ -13,6 +13,7 @@ use tracing::{info, warn};
 
 use super::Control;
 use super::ending::{self, Kill};
+use super::kill::kill_process;
 use super::link::Link;
 use super::live::{Chunk, Primary, WINDOW_BYTES};
 use super::runner::Runner;
@@ -141,12 +142,7 @@ impl Runner {
 
     fn gave_up(&self) -> Pumped {
         let kill = self.kill.clone().unwrap_or(Kill::Canceled);
-        let (state, mut ending) = ending::of_kill(&kill);
-        ending
-            .message
-            .push_str("; its processes could not be ended in time");
-        warn!(execution.id = %self.facts.id, "the process tree did not end after a kill");
-        Pumped::Ended((state, ending))
+        Pumped::Ended(ending::of_kill(&kill))
     }
 
     async fn event(
@@ -241,15 +237,13 @@ impl Runner {
     async fn tree_ended(&mut self, session: &Session) {
         loop {
             tokio::select! {
-                ended = self.children.join_next() => if ended.is_none() {
-                    return;
+                ended = self.children.join_next() => match ended {
+                    Some(ended) => self.tree_is_dead |= ended.unwrap_or(false),
+                    None => return,
                 },
                 // A caller who has lost patience.
                 Some(control) = self.channels.control.recv() => self.control(control, session),
-                () = at(self.kill_deadline) => {
-                    warn!(execution.id = %self.facts.id, "the process tree did not end after a kill");
-                    return;
-                }
+                () = at(self.kill_deadline) => return,
             }
         }
     }
@@ -306,23 +300,10 @@ impl Runner {
     }
 
     fn send_kill(&mut self, session: &Session) {
-        let request = wire::KillProcessRequest {
-            process_id: self.facts.id.to_string(),
-            grace_ms: u64::try_from(self.kill_grace.as_millis()).unwrap_or(u64::MAX),
-        };
-        let deadline = self.kill_grace + KILL_PATIENCE;
-        let mut client = session.client();
-        let id = self.facts.id.clone();
-        self.children.spawn(async move {
-            let call = client.kill_process(request);
-            match tokio::time::timeout(deadline, call).await {
-                Ok(Ok(_)) => return true,
-                // A new session sends it again.
-                Ok(Err(status)) => warn!(execution.id = %id, %status, "kill was not carried out"),
-                Err(_) => warn!(execution.id = %id, "kill was not answered"),
-            }
-            false
-        });
+        let (session, id) = (session.clone(), self.facts.id.clone());
+        let (grace, deadline) = (self.kill_grace, self.kill_grace + KILL_PATIENCE);
+        self.children
+            .spawn(async move { kill_process(&session, &id, grace, deadline).await });
     }
 }
 

@@ -76,6 +76,8 @@ pub(super) struct Runner {
     pub(super) tree_is_dead: bool,
     /// The boot in which the process was started.
     pub(super) boot: Option<[u8; 16]>,
+    /// It was asked for, and the answer is not known.
+    pub(super) may_have_begun: bool,
     pub(super) resumed: bool,
     pub(super) timeout_at: Option<Instant>,
     /// Killing takes no longer than this; then the sandbox is given up.
@@ -88,7 +90,7 @@ pub(super) struct Runner {
     pub(super) is_discarding: bool,
     pub(super) discarded: u64,
     stage_start: Instant,
-    held: Held,
+    pub(super) held: Held,
 }
 
 /// Runs until the execution has ended and is stored. Ends early, with everything in place for a
@@ -110,6 +112,7 @@ pub(super) async fn run(shared: Arc<Shared>, seed: Seed, channels: Channels) {
         children: JoinSet::new(),
         tree_is_dead: false,
         boot: None,
+        may_have_begun: false,
         resumed: seed.resumed,
         timeout_at,
         kill_deadline: None,
@@ -147,6 +150,10 @@ impl Runner {
                 (Some(sandbox), end)
             }
             Err(end) => (self.shared.sandboxes.get(&self.facts.sandbox_id), end),
+        };
+        let ending = match &sandbox {
+            Some(sandbox) => self.end_what_lives(sandbox, ending).await,
+            None => ending,
         };
         if !self.finish(state, ending).await {
             self.persist_end_at_last().await;
@@ -192,32 +199,12 @@ impl Runner {
         }
     }
 
-    /// Waits for a place of the kind that is of use.
-    async fn queue_for(&mut self, place: &SeedPlace) -> Result<(), Final> {
-        let is_ready = matches!(place, SeedPlace::Existing(sandbox)
-            if sandbox.view().facts.state == SandboxState::Ready);
-        if is_ready {
-            return self.queue_to_run().await;
-        }
-        let places = self.shared.places.of_driver(&self.facts.driver);
-        let permit = self.interruptible(places.acquire_owned(), false).await?;
-        self.held.of_driver = permit.ok();
-        Ok(())
-    }
-
-    async fn queue_to_run(&mut self) -> Result<(), Final> {
-        let places = self.shared.places.running();
-        let permit = self.interruptible(places.acquire_owned(), false).await?;
-        self.held.running = permit.ok();
-        Ok(())
-    }
-
     async fn in_sandbox(&mut self, sandbox: &Sandbox) -> Final {
         let mut view = sandbox.watch();
         let mut last_session = None;
         let mut relinks = 0;
         loop {
-            let has_begun = self.boot.is_some() || self.resumed;
+            let has_begun = self.has_begun();
             if !has_begun && view.borrow().facts.state != SandboxState::Ready {
                 // Others run while it waits for its driver.
                 self.held.running = None;
@@ -226,6 +213,14 @@ impl Runner {
                 Ok(session) => session,
                 Err(end) => return end,
             };
+            if self.may_have_begun
+                && self.boot.is_none()
+                && let Some(kill) = self.kill.clone()
+            {
+                // Not started again, only to be killed.
+                self.kill_unconfirmed(&session).await;
+                return ending::of_kill(&kill);
+            }
             if !has_begun && self.held.running.is_none() {
                 match self.shared.places.running().try_acquire_owned() {
                     Ok(permit) => self.held.running = Some(permit),
@@ -239,6 +234,7 @@ impl Runner {
                 }
             }
             if self.boot.is_some_and(|boot| boot != session.boot_id()) {
+                self.tree_is_dead = true;
                 return ending::lost("its sandbox was started anew while it ran");
             }
             // A stream may break while the session lives: try again, but not for ever.
@@ -259,6 +255,11 @@ impl Runner {
                 }
             }
         }
+    }
+
+    /// Something of it may run in the sandbox.
+    pub(super) fn has_begun(&self) -> bool {
+        self.boot.is_some() || self.resumed || self.may_have_begun
     }
 
     async fn on_session(
@@ -287,11 +288,13 @@ impl Runner {
                 return Pumped::Ended(end);
             }
         };
-        match opened {
-            Ok(Ok(link)) => self.pump(link, session, sandbox, view).await,
+        let pumped = match opened {
+            Ok(Ok(link)) => return self.pump(link, session, sandbox, view).await,
             Ok(Err(status)) => Self::not_opened(&status, known),
             Err(_) => Pumped::Cut("the supervisor did not answer in time".to_owned()),
-        }
+        };
+        self.may_have_begun |= matches!(pumped, Pumped::Cut(_));
+        pumped
     }
 
     fn not_opened(status: &tonic::Status, known: bool) -> Pumped {
@@ -309,23 +312,12 @@ impl Runner {
         }
     }
 
-    /// The start may have reached the supervisor: its answer is not known.
-    async fn kill_unconfirmed(&mut self, session: &Session) {
-        let request = cofferdam_proto::supervisor::v1::KillProcessRequest {
-            process_id: self.facts.id.to_string(),
-            grace_ms: 0,
-        };
-        let mut client = session.client();
-        let call = client.kill_process(request);
-        let _unknown_is_fine = tokio::time::timeout(Duration::from_secs(5), call).await;
-    }
-
     /// The sandbox's session, or why there will be none.
     async fn ready_session(
         &mut self,
         view: &mut watch::Receiver<Arc<SandboxView>>,
     ) -> Result<Session, Final> {
-        let started = self.boot.is_some() || self.resumed;
+        let started = self.has_begun();
         let mut view = view.clone();
         let wait = async move {
             loop {
@@ -382,6 +374,11 @@ impl Runner {
                 () = at(self.timeout_at) => {
                     self.timeout_at = None;
                     self.intend_kill(self.timeout(), self.shared.cancel_grace);
+                }
+                // The session that was to carry it out is gone, and there is no other.
+                () = at(self.kill_deadline) => {
+                    let kill = self.kill.as_ref().unwrap_or(&Kill::Canceled);
+                    return Err(ending::of_kill(kill));
                 }
             }
             if let Some(kill) = &self.kill

@@ -369,6 +369,9 @@ fn overdue_stop(state: &mut State) -> Option<Effect> {
 fn call_failed(state: &mut State, failure: Failure, again: Effect) -> Vec<Effect> {
     if failure.kind == FailureKind::Permanent {
         state.call = None;
+        if state.phase == SandboxState::Failed {
+            return vec![];
+        }
         return fail(state, &failure.reason, failure.message);
     }
     // Idempotent calls: the same one again is the way to find out.
@@ -491,6 +494,11 @@ fn stop(state: &mut State) -> Vec<Effect> {
             }
             state.call = Some(Call::Stop);
             vec![Effect::Persist, Effect::DisarmReadyTimer, Effect::Stop]
+        }
+        // It stays failed, and what still runs in it is ended.
+        SandboxState::Failed if state.seen == Some(ObservedState::Running) => {
+            state.call = Some(Call::Stop);
+            vec![Effect::Stop]
         }
         _ => vec![],
     }

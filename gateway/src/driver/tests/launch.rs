@@ -161,6 +161,32 @@ async fn a_built_in_driver_that_never_answers_again_is_killed_and_started_anew()
     connected(&driver).await;
 }
 
+/// Its process lives, and nobody finds it any more.
+#[tokio::test]
+async fn a_built_in_driver_whose_socket_was_removed_has_a_new_one() {
+    let program = Program::driver();
+    let gateway = Gateway::start(impatient(), program.spec());
+    let driver = gateway.driver();
+    for round in 0..2 {
+        let before = connected(&driver).await;
+        std::fs::remove_file(&before.socket).unwrap();
+        if round == 1 {
+            std::fs::write(&before.socket, "not a socket").unwrap();
+        }
+        // The connection that there is needs no file: it has to be lost first.
+        stop(&before).await;
+        view(&driver, |view| view.pid.is_some() && view.pid != before.pid).await;
+        let after = connected(&driver).await;
+        assert!(after.socket.exists());
+        assert!(driver.get(&sandbox_id("sbx-1")).await.unwrap().is_some());
+    }
+    let before = connected(&driver).await;
+    std::fs::remove_file(&before.socket).unwrap();
+    signal(&before, Signal::KILL);
+    view(&driver, |view| view.connects > before.connects).await;
+    assert!(driver.get(&sandbox_id("sbx-1")).await.unwrap().is_some());
+}
+
 #[tokio::test]
 async fn a_driver_that_ends_at_once_is_quoted() {
     let program = Program::new("echo hello; echo 'no engine on this host' >&2; exit 3");

@@ -337,3 +337,24 @@ fn a_driver_that_says_it_stopped_and_shows_it_running_is_asked_again() {
     );
     assert_eq!(step(&mut state, Event::Retry), [Effect::Stop]);
 }
+
+#[test]
+fn what_runs_in_a_failed_sandbox_can_be_ended_and_it_stays_failed() {
+    let mut state = ready();
+    step(&mut state, Event::SessionDown);
+    step(&mut state, ready_timeout());
+    assert_eq!(state.phase, SandboxState::Failed);
+    let failed = (state.reason.clone(), state.message.clone());
+    assert_eq!(step(&mut state, Event::Stop), [Effect::Stop]);
+    let refused = Event::StopEnded(Err(failure(FailureKind::Permanent)));
+    assert_eq!(step(&mut state, refused), []);
+    assert_eq!(step(&mut state, Event::Stop), [Effect::Stop]);
+    step(
+        &mut state,
+        Event::StopEnded(Ok(seen(ObservedState::Stopped, 1))),
+    );
+    assert_eq!(state.phase, SandboxState::Failed);
+    assert_eq!((state.reason.clone(), state.message.clone()), failed);
+    // Nothing runs any more.
+    assert_eq!(step(&mut state, Event::Stop), []);
+}
