@@ -41,6 +41,18 @@ fn a_server_in_the_sandbox_is_reached_through_the_forward() {
     for client in clients {
         client.join().expect("a client");
     }
+    // A connection is no execution.
+    let held = connect(port);
+    let counts = |gateway: &TestGateway| {
+        let sandbox = gateway.json(["inspect", "ports"]);
+        (
+            sandbox["running_executions"].as_u64(),
+            sandbox["running_transfers"].as_u64(),
+        )
+    };
+    wait::until_true("it is counted", || counts(&gateway) == (Some(1), Some(1)));
+    drop(held);
+    wait::until_true("it has ended", || counts(&gateway) == (Some(1), Some(0)));
     forward.signal(rustix::process::Signal::INT);
     forward.wait();
     assert!(

@@ -68,23 +68,26 @@ async fn refuse_busy(mut client: Client, sandbox: &str) -> Result<(), CommandErr
         sandbox: sandbox.to_owned(),
     };
     let response = client.get_sandbox(within(QUERY, request)).await?;
-    let running = response
-        .into_inner()
-        .sandbox
-        .map_or(0, |sandbox| sandbox.running_executions);
-    if running == 0 {
-        return Ok(());
-    }
-    let what = if running == 1 {
-        "execution runs"
-    } else {
-        "executions run"
+    let found = response.into_inner().sandbox.unwrap_or_default();
+    let anyway = format!("`cofferdam rm -f {sandbox}` ends and removes it");
+    let several;
+    let (what, hint) = match (found.running_executions, found.running_transfers) {
+        (0, 0) => return Ok(()),
+        (0, 1) => ("1 copy or forwarded connection is under way", anyway),
+        (0, n) => {
+            several = format!("{n} copies or forwarded connections are under way");
+            (several.as_str(), anyway)
+        }
+        (n, _) => {
+            let runs = if n == 1 {
+                "execution runs"
+            } else {
+                "executions run"
+            };
+            let hint = format!("{anyway}, `cofferdam ps {sandbox}` shows what runs");
+            several = format!("{n} {runs}");
+            (several.as_str(), hint)
+        }
     };
-    Err(CommandError::new(
-        Kind::Precondition,
-        format!("{running} {what} in {sandbox}"),
-    )
-    .hint(format!(
-        "`cofferdam rm -f {sandbox}` ends and removes it, `cofferdam ps {sandbox}` shows what runs"
-    )))
+    Err(CommandError::new(Kind::Precondition, format!("{what} in {sandbox}")).hint(hint))
 }

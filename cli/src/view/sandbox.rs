@@ -28,6 +28,7 @@ pub(crate) struct SandboxView {
     idle_timeout_ms: Option<u64>,
     session: bool,
     running_executions: u32,
+    running_transfers: u32,
     owner_uid: u32,
     execution_id: Option<String>,
     weaknesses: Vec<String>,
@@ -111,6 +112,7 @@ impl From<&Sandbox> for SandboxView {
             idle_timeout_ms: known(sandbox.idle_timeout_ms),
             session: sandbox.session,
             running_executions: sandbox.running_executions,
+            running_transfers: sandbox.running_transfers,
             owner_uid: sandbox.owner_uid,
             execution_id: text(&sandbox.execution_id),
             weaknesses: sandbox.weaknesses.clone(),
@@ -265,6 +267,14 @@ pub(super) fn network_name(value: i32) -> String {
     )
 }
 
+/// Nothing for 0.
+fn count(count: u32) -> String {
+    match count {
+        0 => String::new(),
+        count => count.to_string(),
+    }
+}
+
 /// For `inspect`.
 pub(crate) fn lines(sandbox: &Sandbox) -> Block {
     let mut block = Block::default();
@@ -278,6 +288,7 @@ pub(crate) fn lines(sandbox: &Sandbox) -> Block {
         .add("message", &sandbox.message)
         .add("execution", &sandbox.execution_id)
         .add("running", sandbox.running_executions.to_string())
+        .add("transfers", count(sandbox.running_transfers))
         .add("created", time(sandbox.create_time_unix_ms))
         .add("ready", time(sandbox.ready_time_unix_ms))
         .add("expires", time(sandbox.expire_time_unix_ms))

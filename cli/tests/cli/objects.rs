@@ -279,6 +279,22 @@ fn removing_what_is_busy_takes_force() {
         }
     });
     insta::assert_snapshot!("rm_busy", shown(&fake.run(&["rm", "sbx-1"])));
+    let copying = Fake::start();
+    copying.on_get_sandbox(|_| {
+        let sandbox = Sandbox {
+            running_executions: 0,
+            running_transfers: 2,
+            ..sandbox("sbx-1", SandboxState::Ready)
+        };
+        Ok(GetSandboxResponse {
+            sandbox: Some(sandbox),
+        })
+    });
+    assert_eq!(
+        shown(&copying.run(&["rm", "sbx-1"])),
+        "exit: 125\n--- stdout\n--- stderr\nerror: not possible now: 2 copies or forwarded \
+         connections are under way in sbx-1\nhint: `cofferdam rm -f sbx-1` ends and removes it\n"
+    );
     assert_eq!(
         shown(&fake.run(&["rm", "-f", "sbx-1", "nope", "sbx-2"])),
         "exit: 0\n--- stdout\nsbx-1\nsbx-2\n--- stderr\n\

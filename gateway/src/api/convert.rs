@@ -138,7 +138,8 @@ pub(super) fn sandbox(sandbox: &Sandbox) -> wire::Sandbox {
         expire_time_unix_ms: facts.spec.expire_time.0,
         observed: facts.observed.as_ref().map(convert::observation_to_wire),
         session: view.session.is_some(),
-        running_executions: sandbox.active(),
+        running_executions: sandbox.in_use().executions,
+        running_transfers: sandbox.in_use().transfers,
         owner_uid: facts.owner_uid,
         execution_id: facts
             .execution_id

@@ -15,7 +15,7 @@ use super::intake::not_ready;
 use super::status::ApiError;
 use crate::callback::Session;
 use crate::model::SandboxState;
-use crate::sandbox::{Activity, Sandbox};
+use crate::sandbox::{Activity, Sandbox, Use};
 
 pub(super) type Out<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
@@ -35,7 +35,7 @@ pub(super) fn open(sandbox: &Sandbox) -> Result<Open, ApiError> {
     match (&view.session, view.facts.state) {
         (Some(session), SandboxState::Ready) => Ok(Open {
             session: session.clone(),
-            activity: sandbox.activity(),
+            activity: sandbox.activity(Use::Transfer),
         }),
         _ => Err(not_ready(&view.facts)),
     }

@@ -21,7 +21,7 @@ use crate::model::{
     Ending, Environment, ExecutionFacts, ExecutionReason, ExecutionState, SandboxState, UnixMillis,
 };
 use crate::output::OutputLog;
-use crate::sandbox::{NewSandbox, Sandbox, SandboxView, is_settled};
+use crate::sandbox::{NewSandbox, Sandbox, SandboxView, Use, is_settled};
 use crate::state_dir::Trouble;
 use crate::units::show_size;
 
@@ -145,7 +145,7 @@ impl Runner {
     async fn whole_life(&mut self, place: SeedPlace) {
         let (sandbox, (state, ending)) = match self.claim(place).await {
             Ok(sandbox) => {
-                let _activity = sandbox.activity();
+                let _activity = sandbox.activity(Use::Execution);
                 let end = self.in_sandbox(&sandbox).await;
                 (Some(sandbox), end)
             }

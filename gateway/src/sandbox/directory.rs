@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::task::{self, Channels, Seed};
-use super::{COMMANDS_MAX, Sandbox, SandboxView, Shared, Slot};
+use super::{COMMANDS_MAX, InUse, Sandbox, SandboxView, Shared, Slot};
 use crate::callback::{TokenStore, Tokens};
 use crate::driver::Registry;
 use crate::model::{
@@ -227,7 +227,7 @@ impl Sandboxes {
     fn spawn(&self, seed: Seed) -> Sandbox {
         let (commands, commands_rx) = mpsc::channel(COMMANDS_MAX);
         let (slot, slot_rx) = watch::channel(Slot::default());
-        let (activity, activity_rx) = watch::channel(0);
+        let (activity, activity_rx) = watch::channel(InUse::default());
         let (view_tx, view) = watch::channel(Arc::new(SandboxView {
             facts: seed.facts.clone(),
             session: None,

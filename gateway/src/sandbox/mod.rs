@@ -149,7 +149,7 @@ pub struct Sandbox {
     commands: mpsc::Sender<Command>,
     slot: Arc<watch::Sender<Slot>>,
     view: watch::Receiver<Arc<SandboxView>>,
-    activity: Arc<watch::Sender<u32>>,
+    activity: Arc<watch::Sender<InUse>>,
 }
 
 /// The sandbox's task has ended: it is deleted, or the gateway is shutting down.
@@ -236,13 +236,15 @@ impl Sandbox {
     }
 
     /// While the guard lives the sandbox is in use, and not idle.
-    pub fn activity(&self) -> Activity {
-        self.activity.send_modify(|count| *count += 1);
-        Activity(self.activity.clone())
+    pub fn activity(&self, what: Use) -> Activity {
+        self.activity.send_modify(|uses| *uses.of(what) += 1);
+        Activity {
+            what,
+            uses: self.activity.clone(),
+        }
     }
 
-    /// Executions and transfers under way.
-    pub fn active(&self) -> u32 {
+    pub fn in_use(&self) -> InUse {
         *self.activity.borrow()
     }
 
@@ -276,11 +278,41 @@ impl Sandbox {
 
 /// Keeps a sandbox from being idle.
 #[derive(Debug)]
-pub struct Activity(Arc<watch::Sender<u32>>);
+pub struct Activity {
+    what: Use,
+    uses: Arc<watch::Sender<InUse>>,
+}
 
 impl Drop for Activity {
     fn drop(&mut self) {
-        self.0.send_modify(|count| *count = count.saturating_sub(1));
+        self.uses.send_modify(|uses| {
+            let count = uses.of(self.what);
+            *count = count.saturating_sub(1);
+        });
+    }
+}
+
+/// What keeps it from being idle.
+#[derive(Debug, Clone, Copy)]
+pub enum Use {
+    Execution,
+    /// A copy, or a forwarded connection.
+    Transfer,
+}
+
+/// What is under way in a sandbox.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct InUse {
+    pub executions: u32,
+    pub transfers: u32,
+}
+
+impl InUse {
+    fn of(&mut self, what: Use) -> &mut u32 {
+        match what {
+            Use::Execution => &mut self.executions,
+            Use::Transfer => &mut self.transfers,
+        }
     }
 }
 

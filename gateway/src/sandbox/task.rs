@@ -19,7 +19,7 @@ use super::look::Look;
 use super::readiness::SessionState;
 use super::state::{Call, Effect, Event, Seen, State, Wanted, step};
 use super::wishes::{Begun, Postponed};
-use super::{Command, SandboxView, Shared, Slot};
+use super::{Command, InUse, SandboxView, Shared, Slot};
 use crate::callback::{Callback, CallbackOptions, Session, Tokens};
 use crate::model::{
     Environment, Handle, Observation, OperationId, SandboxFacts, SandboxState, Token, UnixMillis,
@@ -40,7 +40,7 @@ pub(super) struct Channels {
     pub(super) commands: mpsc::Receiver<Command>,
     pub(super) slot: watch::Receiver<Slot>,
     pub(super) view: watch::Sender<Arc<SandboxView>>,
-    pub(super) activity: watch::Receiver<u32>,
+    pub(super) activity: watch::Receiver<InUse>,
     pub(super) cancel: CancellationToken,
 }
 
@@ -125,8 +125,8 @@ pub(super) async fn run(shared: Arc<Shared>, seed: Seed, mut channels: Channels)
             }
             changed = next_session(&mut session) => task.session_changed(changed).await,
             Ok(()) = channels.activity.changed() => {
-                let count = *channels.activity.borrow_and_update();
-                task.activity_changed(count);
+                let uses = *channels.activity.borrow_and_update();
+                task.activity_changed(uses);
             }
             () = at(ready) => {
                 task.ready_deadline = None;
@@ -450,8 +450,8 @@ impl Task {
         }
     }
 
-    fn activity_changed(&mut self, count: u32) {
-        self.idle_since = (count == 0).then(Instant::now);
+    fn activity_changed(&mut self, uses: InUse) {
+        self.idle_since = (uses == InUse::default()).then(Instant::now);
     }
 
     fn idle_deadline(&self) -> Option<Instant> {

@@ -136,6 +136,9 @@ pub struct Sandbox {
     pub weaknesses: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
     #[prost(uint64, tag = "18")]
     pub idle_timeout_ms: u64,
+    /// Copies and forwarded connections under way. As executions do, they keep it from being idle.
+    #[prost(uint32, tag = "19")]
+    pub running_transfers: u32,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct CreateSandboxRequest {
