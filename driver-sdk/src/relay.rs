@@ -14,9 +14,11 @@
 
 use std::future::Future;
 use std::io;
+use std::os::fd::AsRawFd as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use rustix::fs::{Mode, OFlags, open};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::UnixStream;
 use tokio::time::sleep;
@@ -33,6 +35,9 @@ pub const BACKOFF_MAX: Duration = Duration::from_secs(2);
 
 /// Name of the socket in a callback directory.
 pub const SOCKET_NAME: &str = "gateway.sock";
+
+/// What a socket's address holds of a path.
+const ADDRESS_BYTES_MAX: usize = 107;
 
 /// Why a relay ended.
 #[derive(Debug)]
@@ -181,7 +186,7 @@ impl GatewaySocket {
     async fn connect(&self, cancel: &CancellationToken) -> Option<UnixStream> {
         let mut backoff = Backoff::new();
         loop {
-            if let Ok(socket) = UnixStream::connect(&self.path).await {
+            if let Ok(socket) = connect_to(&self.path).await {
                 return Some(socket);
             }
             if !backoff.wait(cancel).await {
@@ -189,6 +194,18 @@ impl GatewaySocket {
             }
         }
     }
+}
+
+/// A path that no address can hold is reached through a descriptor of its directory.
+async fn connect_to(path: &Path) -> io::Result<UnixStream> {
+    let (Some(directory), true) = (path.parent(), path.as_os_str().len() > ADDRESS_BYTES_MAX)
+    else {
+        return UnixStream::connect(path).await;
+    };
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let directory = open(directory, flags, Mode::empty())?;
+    let short = Path::new("/proc/self/fd").join(directory.as_raw_fd().to_string());
+    UnixStream::connect(short.join(SOCKET_NAME)).await
 }
 
 struct Backoff(Duration);
@@ -266,6 +283,26 @@ mod tests {
         }
         rig.cancel.cancel();
         assert!(matches!(rig.relay.await.unwrap(), RelayEnd::Cancelled));
+    }
+
+    #[tokio::test]
+    async fn a_callback_directory_may_have_a_path_longer_than_a_sockets_address() {
+        let directory = tempfile::tempdir().unwrap();
+        let long = directory.path().join("d".repeat(ADDRESS_BYTES_MAX));
+        std::fs::create_dir(&long).unwrap();
+        let listener = UnixListener::bind(directory.path().join("short")).unwrap();
+        std::fs::rename(directory.path().join("short"), long.join(SOCKET_NAME)).unwrap();
+        let (mut sandbox, far) = duplex(64);
+        let cancel = CancellationToken::new();
+        let relay = tokio::spawn({
+            let cancel = cancel.clone();
+            async move { persistent(far, &long, &cancel).await }
+        });
+        let (mut gateway, _) = listener.accept().await.unwrap();
+        gateway.write_all(b"near").await.unwrap();
+        expect(&mut sandbox, b"near").await;
+        cancel.cancel();
+        relay.await.unwrap();
     }
 
     #[tokio::test]

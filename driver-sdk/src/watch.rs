@@ -80,8 +80,9 @@ impl Observations {
     }
 
     /// A create of this id has been asked for: should it have been removed before, it is reported
-    /// again from now on.
-    pub(crate) fn expect(&self, gateway_id: &str, sandbox_id: &str) {
+    /// again from now on. The server says so when a create begins; a driver, when in the course of
+    /// one it has removed what was left of an earlier one.
+    pub fn expect(&self, gateway_id: &str, sandbox_id: &str) {
         self.lock().expect(gateway_id, sandbox_id);
     }
 

@@ -8,7 +8,7 @@ use thiserror::Error;
 
 /// What is printed when the command line does not parse.
 pub(crate) const USAGE: &str = "usage: cofferdam-supervisor \
---callback dir:PATH|dirfd:N|stdio|virtio:NAME --config-fd N|--config-file PATH";
+--callback dir:PATH|dirfd:N|stdio|virtio:NAME --config-fd N|--config-file PATH|--config-stdin";
 
 /// Where the byte stream to the gateway is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,6 +30,8 @@ pub(crate) enum BootstrapSource {
     Fd(RawFd),
     /// Unlinked once it has been read.
     File(PathBuf),
+    /// The first line of standard input; what follows may be the stream.
+    Stdin,
 }
 
 /// What the supervisor was asked to do.
@@ -74,11 +76,14 @@ pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Arg
             Some("--config-file") => {
                 bootstrap = Some(BootstrapSource::File(value("--config-file")?.into()));
             }
+            Some("--config-stdin") => bootstrap = Some(BootstrapSource::Stdin),
             _ => return Err(ArgsError::Unknown(argument.to_string_lossy().into_owned())),
         }
     }
     let callback = callback.ok_or(ArgsError::Missing("--callback"))?;
-    let bootstrap = bootstrap.ok_or(ArgsError::Missing("--config-fd or --config-file"))?;
+    let bootstrap = bootstrap.ok_or(ArgsError::Missing(
+        "--config-fd, --config-file or --config-stdin",
+    ))?;
     Ok(Args::Run {
         callback,
         bootstrap,
@@ -142,6 +147,19 @@ mod tests {
     fn the_bootstrap_may_be_a_file() {
         let args = parsed("--config-file /run/x --callback stdio");
         let bootstrap = BootstrapSource::File("/run/x".into());
+        assert_eq!(
+            args,
+            Ok(Args::Run {
+                callback: Callback::Stdio,
+                bootstrap
+            })
+        );
+    }
+
+    #[test]
+    fn the_bootstrap_may_go_before_the_stream() {
+        let args = parsed("--callback stdio --config-stdin");
+        let bootstrap = BootstrapSource::Stdin;
         assert_eq!(
             args,
             Ok(Args::Run {

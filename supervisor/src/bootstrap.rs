@@ -1,12 +1,16 @@
 //! What the driver hands in at the start: identity, the one-time token, whom to run the workload as.
 //!
-//! It is read once, from a descriptor (or a file that is unlinked), and wiped.
+//! It is read once, from a descriptor, a file that is unlinked, or the first line of standard input,
+//! and wiped.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read as _};
-use std::os::fd::{FromRawFd as _, OwnedFd, RawFd};
+use std::os::fd::{AsFd, FromRawFd as _, OwnedFd, RawFd};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::FdFlags;
 use serde::Deserialize;
 use thiserror::Error;
@@ -16,6 +20,8 @@ use crate::args::BootstrapSource;
 use crate::token::Token;
 
 const BOOTSTRAP_BYTES_MAX: usize = 64 * 1024;
+/// A driver writes the line as soon as we run; one that was killed never does.
+const STDIN_PATIENCE: Duration = Duration::from_secs(60);
 /// High enough that the kernel prefers the workload over the supervisor when memory ends.
 const OOM_SCORE_ADJ_DEFAULT: i32 = 500;
 
@@ -32,6 +38,8 @@ pub(crate) struct Bootstrap {
     pub(crate) user: String,
     pub(crate) workspace: PathBuf,
     pub(crate) oom_score_adj: i32,
+    /// What the image wants every program to have.
+    pub(crate) environment: BTreeMap<String, String>,
 }
 
 /// The bootstrap cannot be read or makes no sense. Never holds what was read.
@@ -59,6 +67,8 @@ struct Wire<'a> {
     workload: WireWorkload,
     workspace: String,
     oom_score_adj: Option<i32>,
+    #[serde(default)]
+    environment: BTreeMap<String, String>,
 }
 
 #[derive(Deserialize)]
@@ -71,9 +81,12 @@ struct WireWorkload {
 
 /// Reads the bootstrap and takes it from where it was.
 pub(crate) fn read(source: &BootstrapSource) -> Result<Bootstrap, BootstrapError> {
-    let file = match source {
+    let file: File = match source {
         BootstrapSource::Fd(fd) => inherited(*fd).map_err(BootstrapError::Read)?.into(),
         BootstrapSource::File(path) => open_and_unlink(path).map_err(BootstrapError::Read)?,
+        BootstrapSource::Stdin => {
+            return parse(&first_line(rustix::stdio::stdin(), STDIN_PATIENCE)?);
+        }
     };
     // As large as it can become from the start: growing would leave a copy behind.
     let mut text = Zeroizing::new(Vec::with_capacity(BOOTSTRAP_BYTES_MAX + 1));
@@ -84,6 +97,40 @@ pub(crate) fn read(source: &BootstrapSource) -> Result<Bootstrap, BootstrapError
         return Err(BootstrapError::TooLong);
     }
     parse(&text)
+}
+
+/// Reads up to the first newline and not a byte further, since the stream may follow.
+fn first_line(from: impl AsFd, patience: Duration) -> Result<Zeroizing<Vec<u8>>, BootstrapError> {
+    let deadline = Instant::now() + patience;
+    let mut line = Zeroizing::new(Vec::with_capacity(BOOTSTRAP_BYTES_MAX));
+    loop {
+        wait_readable(&from, deadline).map_err(BootstrapError::Read)?;
+        let mut byte = [0];
+        let count = rustix::io::retry_on_intr(|| rustix::io::read(&from, &mut byte))
+            .map_err(|errno| BootstrapError::Read(errno.into()))?;
+        match byte {
+            _ if count == 0 => {
+                return Err(BootstrapError::Read(io::ErrorKind::UnexpectedEof.into()));
+            }
+            [b'\n'] => return Ok(line),
+            _ if line.len() == BOOTSTRAP_BYTES_MAX => return Err(BootstrapError::TooLong),
+            [byte] => line.push(byte),
+        }
+    }
+}
+
+fn wait_readable(from: &impl AsFd, deadline: Instant) -> io::Result<()> {
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let left = Timespec::try_from(left).map_err(io::Error::other)?;
+        let mut fds = [PollFd::new(from, PollFlags::IN)];
+        match poll(&mut fds, Some(&left)) {
+            Ok(0) => return Err(io::ErrorKind::TimedOut.into()),
+            Ok(_) => return Ok(()),
+            Err(rustix::io::Errno::INTR) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+    }
 }
 
 /// Takes over a descriptor that the command line names.
@@ -134,6 +181,7 @@ fn parse(text: &[u8]) -> Result<Bootstrap, BootstrapError> {
         user: wire.workload.user,
         workspace,
         oom_score_adj,
+        environment: wire.environment,
     })
 }
 
@@ -166,6 +214,30 @@ mod tests {
         let broken = format!(r#"{{"token":"{secret}","#);
         let error = parse(broken.as_bytes()).expect_err("no JSON");
         assert!(!format!("{error:?}").contains(secret));
+    }
+
+    #[test]
+    fn only_the_first_line_is_taken_from_the_stream() {
+        use std::io::Write as _;
+        let (ours, mut theirs) = std::os::unix::net::UnixStream::pair().expect("a pair");
+        theirs.write_all(b"{\"a\":1}\nthe stream").expect("written");
+        let line = first_line(&ours, Duration::from_secs(5)).expect("a line");
+        assert_eq!(&**line, b"{\"a\":1}");
+        let mut rest = [0; 10];
+        (&ours).read_exact(&mut rest).expect("the rest");
+        assert_eq!(&rest, b"the stream");
+    }
+
+    #[test]
+    fn a_line_that_does_not_come_or_does_not_end_is_an_error() {
+        let (ours, theirs) = std::os::unix::net::UnixStream::pair().expect("a pair");
+        let late = first_line(&ours, Duration::ZERO);
+        assert!(
+            matches!(&late, Err(BootstrapError::Read(error)) if error.kind() == io::ErrorKind::TimedOut)
+        );
+        drop(theirs);
+        let ended = first_line(&ours, Duration::from_secs(5));
+        assert!(matches!(ended, Err(BootstrapError::Read(_))));
     }
 
     #[test]

@@ -89,6 +89,7 @@ fn defaults(bootstrap: &Bootstrap, open_files: libc::rlimit) -> Defaults {
         oom_score_adj: bootstrap.oom_score_adj,
         open_files,
         environment: Vec::new(),
+        image_environment: bootstrap.environment.clone(),
         spool_bytes: SPOOL_BYTES_DEFAULT,
         own: (
             rustix::process::getuid().as_raw(),

@@ -168,5 +168,6 @@ fn bootstrap(entry: &Entry, token: Token) -> Bootstrap {
         },
         workspace,
         oom_score_adj: OOM_SCORE_ADJ,
+        environment: Default::default(),
     }
 }

@@ -1,9 +1,11 @@
 //! What the RPCs have in common: who calls, may it run now, and what it saw.
 
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::{StreamExt as _, stream};
 use tonic::{Request, Status};
 
 use super::answer::{self, Bounds};
@@ -15,6 +17,9 @@ use crate::proto::recover_sandboxes_response::{Outcome, Result as RecoverResult}
 use crate::proto::{
     Capabilities, CreateSandboxRequest, Sandbox, SandboxStatsRequest, SandboxStatsResponse,
 };
+
+/// How many sandboxes are looked for at the same time.
+const RECOVER_CONCURRENCY: usize = 32;
 
 impl<D: ComputeDriver> Server<D> {
     /// What ends the call, for an RPC about `subject`.
@@ -94,7 +99,32 @@ impl<D: ComputeDriver> Server<D> {
         Ok(Created { handle, sandbox })
     }
 
-    pub(super) async fn recover_one(&self, call: &Call, item: RecoverItem) -> RecoverResult {
+    /// Items of different sandboxes side by side, those of one sandbox one after the other: each is
+    /// an operation on it. The results are in the order of the items.
+    pub(super) async fn recover_all(
+        &self,
+        call: &Call,
+        items: impl Iterator<Item = RecoverItem>,
+    ) -> Vec<RecoverResult> {
+        let mut sandboxes: BTreeMap<String, Vec<(usize, RecoverItem)>> = BTreeMap::new();
+        for (place, item) in items.enumerate() {
+            let same = sandboxes.entry(item.sandbox_id.clone()).or_default();
+            same.push((place, item));
+        }
+        let looks = sandboxes.into_values().map(|same| async move {
+            let mut results = Vec::with_capacity(same.len());
+            for (place, item) in same {
+                results.push((place, self.recover_one(call, item).await));
+            }
+            results
+        });
+        let looks = stream::iter(looks).buffer_unordered(RECOVER_CONCURRENCY);
+        let mut results: Vec<_> = looks.concat().await;
+        results.sort_by_key(|(place, _)| *place);
+        results.into_iter().map(|(_, result)| result).collect()
+    }
+
+    async fn recover_one(&self, call: &Call, item: RecoverItem) -> RecoverResult {
         let sandbox_id = item.sandbox_id.clone();
         let operation = self
             .0

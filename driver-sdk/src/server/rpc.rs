@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use cofferdam_proto::compute::v1::compute_driver_server::ComputeDriver as Service;
-use futures_util::{StreamExt as _, stream};
+use futures_util::StreamExt as _;
 use tonic::{Request, Response, Status};
 
 use super::answer::ResponseStream;
@@ -14,9 +14,6 @@ use crate::driver::{ComputeDriver, DriverStream, RecoverItem};
 use crate::error::DriverError;
 use crate::proto::*;
 use crate::watch;
-
-/// How many sandboxes are looked for at the same time.
-const RECOVER_CONCURRENCY: usize = 32;
 
 type Answer<T> = Result<Response<T>, Status>;
 
@@ -136,18 +133,12 @@ impl<D: ComputeDriver> Service for Server<D> {
                 let call = call?;
                 let request = request.into_inner();
                 checks::recover(&request)?;
-                let looks = request.items.into_iter().map(|item| {
-                    let item = RecoverItem {
-                        sandbox_id: item.sandbox_id,
-                        handle: item.handle,
-                        callback_directory: checks::directory(item.callback_directory),
-                    };
-                    self.recover_one(&call, item)
+                let items = request.items.into_iter().map(|item| RecoverItem {
+                    sandbox_id: item.sandbox_id,
+                    handle: item.handle,
+                    callback_directory: checks::directory(item.callback_directory),
                 });
-                let results = stream::iter(looks)
-                    .buffered(RECOVER_CONCURRENCY)
-                    .collect()
-                    .await;
+                let results = self.recover_all(&call, items).await;
                 Ok(RecoverSandboxesResponse { results })
             })
             .await

@@ -1,5 +1,6 @@
 //! What a supervisor is told when it starts, and the secret in it.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::Serialize;
@@ -55,6 +56,9 @@ pub struct Bootstrap {
     pub workspace: String,
     /// `oom_score_adj` of programs, so that the kernel takes them before the supervisor.
     pub oom_score_adj: i32,
+    /// What the image wants every program to have in its environment. Never a secret: an image has
+    /// none.
+    pub environment: BTreeMap<String, String>,
 }
 
 /// Whom a supervisor runs programs as.
@@ -81,6 +85,8 @@ struct BootstrapJson<'a> {
     workload: &'a Workload,
     workspace: &'a str,
     oom_score_adj: i32,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    environment: &'a BTreeMap<String, String>,
 }
 
 impl Bootstrap {
@@ -99,6 +105,7 @@ impl Bootstrap {
             workload: &self.workload,
             workspace: &self.workspace,
             oom_score_adj: self.oom_score_adj,
+            environment: &self.environment,
         };
         // Room from the start: a vector that grows leaves copies behind.
         let mut bytes = Vec::with_capacity(BOOTSTRAP_BYTES_MAX);
@@ -130,6 +137,7 @@ mod tests {
             },
             workspace: "/workspace".to_owned(),
             oom_score_adj: OOM_SCORE_ADJ,
+            environment: BTreeMap::new(),
         };
         assert!(!format!("{bootstrap:?}").contains("abab"));
         let json: serde_json::Value = serde_json::from_str(&bootstrap.to_json()).unwrap();

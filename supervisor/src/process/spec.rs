@@ -41,6 +41,8 @@ pub(crate) struct Defaults {
     pub(crate) oom_score_adj: i32,
     pub(crate) open_files: libc::rlimit,
     pub(crate) environment: Vec<EnvironmentVariable>,
+    /// What the image wants every program to have; goes before ours, after nothing.
+    pub(crate) image_environment: BTreeMap<String, String>,
     pub(crate) spool_bytes: u64,
     /// The supervisor's own ids.
     pub(crate) own: (u32, u32),
@@ -153,7 +155,7 @@ fn user(spec: &ProcessSpec, defaults: &Defaults) -> User {
     }
 }
 
-/// Defaults, then `Configure`, then the spec: whoever comes later wins.
+/// Defaults, then the image, then `Configure`, then the spec: whoever comes later wins.
 fn environment(spec: &ProcessSpec, defaults: &Defaults, user: User) -> BTreeMap<Vec<u8>, Vec<u8>> {
     let (name, home) = if user.uid == defaults.uid {
         (defaults.user.clone(), defaults.home.clone())
@@ -175,6 +177,9 @@ fn environment(spec: &ProcessSpec, defaults: &Defaults, user: User) -> BTreeMap<
         if let Some(value) = value {
             environment.insert(name.as_bytes().to_vec(), value.into_bytes());
         }
+    }
+    for (name, value) in &defaults.image_environment {
+        environment.insert(name.clone().into_bytes(), value.clone().into_bytes());
     }
     for variable in defaults.environment.iter().chain(&spec.environment) {
         environment.insert(variable.name.clone().into_bytes(), variable.value.to_vec());
@@ -254,6 +259,11 @@ mod tests {
                 rlim_cur: 1024,
                 rlim_max: 4096,
             },
+            image_environment: [
+                ("B".to_owned(), "image".to_owned()),
+                ("I".to_owned(), "image".to_owned()),
+            ]
+            .into(),
             environment: vec![variable("A", "configured"), variable("B", "configured")],
             spool_bytes: 1 << 20,
             own: (0, 0),
@@ -293,6 +303,7 @@ mod tests {
                 "A=configured",
                 "B=own",
                 "HOME=/own",
+                "I=image",
                 &format!("PATH={DEFAULT_PATH}"),
                 "USER=sandbox"
             ]

@@ -166,6 +166,7 @@ pub(super) fn bootstrap(stored: &Stored, token: Token) -> Bootstrap {
         },
         workspace: WORKSPACE.to_owned(),
         oom_score_adj: OOM_SCORE_ADJ,
+        environment: Default::default(),
     };
     // Moved out, not copied.
     Bootstrap::new(std::mem::take(&mut *bootstrap.to_json()))
