@@ -3,6 +3,7 @@
 //! ```text
 //! <target>/cofferdam/bin/      cofferdam  cofferdam-gateway
 //! <target>/cofferdam/libexec/  cofferdam-driver-process  cofferdam-process-shim  cofferdam-supervisor
+//!                              cofferdam-driver-docker   cofferdam-driver-podman
 //! ```
 //!
 //! Supervisor and shim are built apart: static. The supervisor runs in file systems that are not
@@ -21,9 +22,15 @@ pub(crate) const PACKAGES: &[&str] = &[
     "cofferdam-cli",
     "cofferdam-gateway",
     "cofferdam-driver-process",
+    "cofferdam-driver-docker",
+    "cofferdam-driver-podman",
 ];
 const BIN: &[&str] = &["cofferdam", "cofferdam-gateway"];
-const LIBEXEC: &[&str] = &["cofferdam-driver-process"];
+const LIBEXEC: &[&str] = &[
+    "cofferdam-driver-process",
+    "cofferdam-driver-docker",
+    "cofferdam-driver-podman",
+];
 /// Package and program of what is static.
 const STATIC: &[(&str, &str)] = &[
     ("cofferdam-supervisor", "cofferdam-supervisor"),
