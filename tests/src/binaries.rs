@@ -9,7 +9,9 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 const BIN: [&str; 2] = ["cofferdam", "cofferdam-gateway"];
-const LIBEXEC: [&str; 3] = [
+const LIBEXEC: [&str; 5] = [
+    "cofferdam-driver-docker",
+    "cofferdam-driver-podman",
     "cofferdam-driver-process",
     "cofferdam-process-shim",
     "cofferdam-supervisor",

@@ -4,7 +4,7 @@
 use std::io::Write as _;
 use std::path::Path;
 
-use crate::user;
+use crate::{container, user};
 
 /// Leaves the test if the host lacks something.
 #[macro_export]
@@ -23,6 +23,8 @@ pub enum Engine {
     Root,
     /// The tester may make cgroups for others.
     Cgroups,
+    /// An engine of this kind.
+    Containers(container::Kind),
     /// A program somewhere in the system's directories.
     Program(&'static str),
 }
@@ -55,6 +57,7 @@ fn missing(engine: Engine) -> Option<String> {
         Engine::Cgroups => crate::cgroup::Hierarchies::find()
             .err()
             .map(|reason| format!("no cgroups can be handed over: {reason}")),
+        Engine::Containers(kind) => kind.missing(),
         Engine::Program(name) => {
             let found = ["/usr/bin", "/usr/sbin", "/bin", "/sbin"]
                 .iter()

@@ -10,6 +10,7 @@
 //! binaries.rs  where the programs are      user.rs    who runs them        home.rs
 //! disk.rs      a disk that can be filled up
 //! engine.rs    what the host must have     cgroup.rs  limits for others    wait.rs
+//! container.rs container engines that were given, looked at from outside     own_docker.rs  registry.rs
 //! bin/         programs of the tests: a launcher, a prober inside sandboxes, a third party's driver
 //! ```
 //!
@@ -19,14 +20,17 @@ pub mod binaries;
 pub mod cgroup;
 pub mod cli;
 pub mod client;
+pub mod container;
 pub mod disk;
 pub mod driver;
 pub mod engine;
 pub mod gateway;
 pub mod home;
 pub mod leaks;
+pub mod own_docker;
 pub mod process;
 pub mod pty;
+pub mod registry;
 pub mod tree;
 pub mod user;
 pub mod wait;

@@ -43,6 +43,16 @@ pub fn pause() {
     std::thread::sleep(INTERVAL);
 }
 
+/// Lets a moment pass, for a test that interferes at different times. Not for waiting: nothing may be
+/// taken for granted after it.
+#[allow(
+    clippy::disallowed_methods,
+    reason = "the time is what is chosen here, not a fact that is waited for"
+)]
+pub fn a_while(time: Duration) {
+    std::thread::sleep(time);
+}
+
 /// As [`until`], for questions that are asked across a network.
 pub async fn until_async<T, F>(what: &str, mut look: impl FnMut() -> F) -> T
 where

@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod bulk;
+mod containers;
 mod cut;
 mod driver_death;
 mod exec;

@@ -4,7 +4,10 @@
 //! Nothing on the machine is started or configured, except by `start-docker`, which runs a dockerd
 //! of its own that shares nothing with one that may be there.
 
+mod daemon;
 mod docker;
+mod own;
+mod podman;
 
 use std::path::PathBuf;
 use std::process::{Command, ExitCode, Stdio};
@@ -12,6 +15,7 @@ use std::process::{Command, ExitCode, Stdio};
 use anyhow::{Context, Result};
 
 use crate::workspace;
+pub(crate) use own::Own;
 
 /// One engine or tool: how to recognise it, which Debian package has it, what it is for.
 struct Engine {
@@ -20,6 +24,9 @@ struct Engine {
     package: &'static str,
     purpose: &'static str,
 }
+
+const DOCKERD: &str = "dockerd";
+const PODMAN: &str = "podman";
 
 const ENGINES: &[Engine] = &[
     Engine {
@@ -35,10 +42,22 @@ const ENGINES: &[Engine] = &[
         purpose: "tests: a static program for root file systems without a libc",
     },
     Engine {
-        program: "dockerd",
+        program: DOCKERD,
         version: &["--version"],
         package: "docker.io",
-        purpose: "benchmarks: the raw platform beside the process driver",
+        purpose: "tests: the platform of the docker driver; benchmarks: the raw platform",
+    },
+    Engine {
+        program: "docker-registry",
+        version: &["--version"],
+        package: "docker-registry",
+        purpose: "tests: images that have to be pulled, with and without credentials",
+    },
+    Engine {
+        program: PODMAN,
+        version: &["--version"],
+        package: "podman",
+        purpose: "tests: the platform of the podman driver",
     },
 ];
 

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 
 use crate::binaries::{self, Build};
+use crate::engines::Own;
 use crate::{tidy, workspace};
 
 /// Builds the binaries and runs all tests against them, plus the checks.
@@ -56,6 +57,8 @@ pub(crate) fn main(args: Args) -> Result<ExitCode> {
         if let Some(collected) = &collected {
             collected.point(&mut command);
         }
+        let engines = Own::start(args.require_engines)?;
+        engines.point(&mut command);
         if args.require_engines {
             command.env("COFFERDAM_REQUIRE_ENGINES", "1");
         }

@@ -1,135 +1,34 @@
-//! A dockerd of our own: everything in one directory, no firewall rule, no bridge, stopped by pid.
+//! A dockerd of our own: no firewall rule, no bridge.
 
-use std::fs::{self, File};
-use std::io::{Read, Write};
-use std::os::unix::net::UnixStream;
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
-use rustix::process::{Pid, Signal};
+use anyhow::Result;
 
-const START_TIMEOUT: Duration = Duration::from_secs(60);
-const STOP_TIMEOUT: Duration = Duration::from_secs(30);
-const POLL_INTERVAL: Duration = Duration::from_millis(100);
+use super::daemon::{self, Daemon};
+
+const DOCKERD: Daemon = Daemon {
+    program: super::DOCKERD,
+    socket: "docker.sock",
+};
 
 /// Starts it and waits until it answers; returns the API socket.
 pub(crate) fn start(dir: &Path) -> Result<PathBuf> {
-    fs::create_dir_all(dir).with_context(|| format!("create {}", dir.display()))?;
-    let dir = dir.canonicalize()?;
-    let socket = dir.join("docker.sock");
-    if answers(&socket) {
-        bail!("a dockerd already answers at {}", socket.display());
-    }
-    let log_path = dir.join("dockerd.log");
-    let log = File::create(&log_path)?;
-    let program =
-        super::on_path("dockerd").context("dockerd is not installed; run `cargo xtask engines`")?;
-    let mut child = Command::new(program)
-        .arg("--data-root")
-        .arg(dir.join("data"))
-        .arg("--exec-root")
-        .arg(dir.join("exec"))
-        .arg("--pidfile")
-        .arg(pid_file(&dir))
-        .arg("--host")
-        .arg(format!("unix://{}", socket.display()))
-        // The host's firewall and interfaces are not ours to touch.
-        .args(["--iptables=false", "--ip-masq=false", "--bridge=none"])
-        .stdin(Stdio::null())
-        .stdout(log.try_clone()?)
-        .stderr(log)
-        .process_group(0)
-        .spawn()
-        .context("start dockerd")?;
-    let deadline = Instant::now() + START_TIMEOUT;
-    while !answers(&socket) {
-        if let Some(status) = child.try_wait()? {
-            bail!(
-                "dockerd ended at once ({status}); its log ends:\n{}",
-                tail(&log_path)
-            );
-        }
-        if Instant::now() > deadline {
-            child.kill()?;
-            child.wait()?;
-            bail!(
-                "dockerd did not answer within {START_TIMEOUT:?}; its log ends:\n{}",
-                tail(&log_path)
-            );
-        }
-        pause();
-    }
-    Ok(socket)
+    daemon::start(DOCKERD, dir, |command, dir, socket| {
+        command
+            .arg("--data-root")
+            .arg(dir.join("data"))
+            .arg("--exec-root")
+            .arg(dir.join("exec"))
+            .arg("--pidfile")
+            .arg(dir.join("docker.pid"))
+            .arg("--host")
+            .arg(format!("unix://{}", socket.display()))
+            // The host's firewall and interfaces are not ours to touch.
+            .args(["--iptables=false", "--ip-masq=false", "--bridge=none"]);
+    })
 }
 
-/// Stops it by the pid it wrote, after checking that the pid still is this dockerd's.
+/// Stops it, and with it its containers.
 pub(crate) fn stop(dir: &Path) -> Result<()> {
-    let dir = dir
-        .canonicalize()
-        .with_context(|| format!("find {}", dir.display()))?;
-    let Ok(text) = fs::read_to_string(pid_file(&dir)) else {
-        println!("no dockerd was started in {}", dir.display());
-        return Ok(());
-    };
-    let pid = text
-        .trim()
-        .parse()
-        .ok()
-        .and_then(Pid::from_raw)
-        .context("the pid file holds no pid")?;
-    if !is_ours(pid, &dir) {
-        println!("the dockerd of {} is gone already", dir.display());
-        return Ok(());
-    }
-    rustix::process::kill_process(pid, Signal::TERM).context("stop dockerd")?;
-    let deadline = Instant::now() + STOP_TIMEOUT;
-    while is_ours(pid, &dir) {
-        if Instant::now() > deadline {
-            bail!(
-                "dockerd (pid {}) did not stop within {STOP_TIMEOUT:?}",
-                pid.as_raw_nonzero()
-            );
-        }
-        pause();
-    }
-    Ok(())
-}
-
-fn pid_file(dir: &Path) -> PathBuf {
-    dir.join("docker.pid")
-}
-
-/// A zombie has an empty command line, so it does not count as running.
-fn is_ours(pid: Pid, dir: &Path) -> bool {
-    let cmdline = fs::read(format!("/proc/{}/cmdline", pid.as_raw_nonzero())).unwrap_or_default();
-    String::from_utf8_lossy(&cmdline).contains(&*pid_file(dir).to_string_lossy())
-}
-
-fn answers(socket: &Path) -> bool {
-    let ping = || -> std::io::Result<bool> {
-        let mut stream = UnixStream::connect(socket)?;
-        stream.set_read_timeout(Some(Duration::from_secs(2)))?;
-        stream.write_all(b"GET /_ping HTTP/1.0\r\nHost: docker\r\n\r\n")?;
-        let mut head = [0; 15];
-        stream.read_exact(&mut head)?;
-        Ok(head.windows(5).any(|part| part == b" 200 "))
-    };
-    ping().unwrap_or(false)
-}
-
-fn tail(log: &Path) -> String {
-    let text = fs::read_to_string(log).unwrap_or_default();
-    let lines: Vec<_> = text.lines().collect();
-    lines[lines.len().saturating_sub(10)..].join("\n")
-}
-
-#[allow(
-    clippy::disallowed_methods,
-    reason = "waiting for a foreign daemon offers nothing but polling"
-)]
-fn pause() {
-    std::thread::sleep(POLL_INTERVAL);
+    daemon::stop(DOCKERD, dir)
 }

@@ -5,6 +5,7 @@
 )]
 
 mod broken;
+mod containers;
 mod fake;
 mod process;
 mod support;
