@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::raw;
 
-const IMAGE: &str = "cofferdam-bench";
+pub(crate) const IMAGE: &str = "cofferdam-bench";
 const CONTAINER: &str = "cofferdam-bench-ready";
 /// What the benchmarks run in it.
 const APPLETS: &[&str] = &["cat", "head", "sh", "sleep", "true", "wc"];
@@ -16,7 +16,7 @@ const APPLETS: &[&str] = &["cat", "head", "sh", "sleep", "true", "wc"];
 #[derive(Debug)]
 pub(crate) struct Docker {
     client: PathBuf,
-    host: String,
+    pub(crate) host: String,
     daemon: Daemon,
     pub(crate) version: String,
 }

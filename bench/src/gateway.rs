@@ -86,6 +86,11 @@ pub(crate) struct Gateway {
 impl Gateway {
     /// Starts one whose state, sockets and log are all in `home`, and waits until it is ready.
     pub(crate) async fn start(staged: &Staged, home: &Path) -> Result<Self> {
+        Self::start_with(staged, home, "").await
+    }
+
+    /// As `start`, with more in its configuration file.
+    pub(crate) async fn start_with(staged: &Staged, home: &Path, more: &str) -> Result<Self> {
         fs::create_dir_all(home).with_context(|| format!("create {}", home.display()))?;
         let log = home.join("gateway.log");
         let socket = home.join("gateway.sock");
@@ -96,7 +101,7 @@ impl Gateway {
         let config = home.join("config.toml");
         // All that the driver keeps is here too: another gateway's driver has a place of its own.
         let driver_state = home.join("driver");
-        let settings = format!("[drivers.process.settings]\nstate_dir = {driver_state:?}\n");
+        let settings = format!("{more}[drivers.process.settings]\nstate_dir = {driver_state:?}\n");
         fs::write(&config, settings).context("write the gateway's configuration")?;
         let mut command = Command::new(&staged.gateway);
         clear(&mut command);

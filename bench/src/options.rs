@@ -54,6 +54,8 @@ pub(crate) enum ScenarioName {
     Start,
     /// Control calls while bulk streams run and others stall.
     Control,
+    /// The docker driver, against `docker run` and `docker exec`.
+    Containers,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -94,6 +96,7 @@ pub(crate) struct Sizes {
     pub(crate) starts: usize,
     pub(crate) control_calls: usize,
     pub(crate) stalled: usize,
+    pub(crate) container_rounds: usize,
 }
 
 impl Sizes {
@@ -110,6 +113,7 @@ impl Sizes {
         starts: 20,
         control_calls: 1000,
         stalled: 500,
+        container_rounds: 40,
     };
     const QUICK: Self = Self {
         exec_rounds: 10,
@@ -123,6 +127,7 @@ impl Sizes {
         starts: 2,
         control_calls: 30,
         stalled: 20,
+        container_rounds: 3,
     };
 }
 

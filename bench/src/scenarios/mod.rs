@@ -2,6 +2,7 @@
 //! that what else happens on the machine happens to all of them.
 
 mod bulk;
+mod containers;
 mod control;
 mod exec;
 mod memory;
@@ -27,6 +28,7 @@ pub(crate) const ALL: &[ScenarioName] = &[
     ScenarioName::Memory,
     ScenarioName::Start,
     ScenarioName::Control,
+    ScenarioName::Containers,
 ];
 
 pub(crate) fn empty(name: ScenarioName) -> Scenario {
@@ -36,6 +38,9 @@ pub(crate) fn empty(name: ScenarioName) -> Scenario {
         ScenarioName::Bulk => Scenario::new("bulk", "stdout to the caller, stdin from it"),
         ScenarioName::Memory => Scenario::new("memory", "what an idle sandbox costs"),
         ScenarioName::Start => Scenario::new("start", "gateway start to ready"),
+        ScenarioName::Containers => {
+            Scenario::new("containers", "the docker driver beside docker itself")
+        }
         ScenarioName::Control => {
             Scenario::new("control", "control calls while bulk runs and others stall")
         }
@@ -51,6 +56,7 @@ pub(crate) async fn run(bench: &mut Bench, name: ScenarioName, into: &mut Scenar
         ScenarioName::Memory => memory::run(bench, into).await,
         ScenarioName::Start => start::run(bench, into).await,
         ScenarioName::Control => control::run(bench, into).await,
+        ScenarioName::Containers => containers::run(bench, into).await,
     };
     // The next one starts with an empty gateway, whatever has happened in this one.
     let emptied = client::delete_all(&mut bench.gateway.connect()).await;
