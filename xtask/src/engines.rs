@@ -1,8 +1,8 @@
 //! `cargo xtask engines`: the platforms and tools that tests and benchmarks compare with.
 //!
 //! As root on a Debian-like machine the missing ones are installed; elsewhere they are listed.
-//! Nothing on the machine is started or configured, except by `start-docker`, which runs a dockerd
-//! of its own that shares nothing with one that may be there.
+//! Nothing on the machine is started or configured, except by `start-docker` and `start-podman`, which
+//! run engines of their own that share nothing with those that may be there.
 
 mod daemon;
 mod docker;
@@ -84,6 +84,16 @@ enum Action {
         /// The same directory.
         dir: PathBuf,
     },
+    /// Start a Podman service whose data and socket are all in DIR; returns when it answers.
+    StartPodman {
+        /// Must be on a disk with room for images; created if absent.
+        dir: PathBuf,
+    },
+    /// Stop the service that `start-podman DIR` started, and remove its containers.
+    StopPodman {
+        /// The same directory.
+        dir: PathBuf,
+    },
 }
 
 pub(crate) fn main(args: Args) -> Result<ExitCode> {
@@ -95,6 +105,15 @@ pub(crate) fn main(args: Args) -> Result<ExitCode> {
         }
         Some(Action::StopDocker { dir }) => {
             docker::stop(&dir)?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        Some(Action::StartPodman { dir }) => {
+            let socket = podman::start(&dir)?;
+            println!("unix://{}", socket.display());
+            return Ok(ExitCode::SUCCESS);
+        }
+        Some(Action::StopPodman { dir }) => {
+            podman::stop(&dir)?;
             return Ok(ExitCode::SUCCESS);
         }
         None => {}
