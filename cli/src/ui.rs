@@ -213,6 +213,7 @@ fn violation_text(violation: &Violation) -> String {
             format!("{flag}: {message} ({field})")
         }
         Some(flag) => format!("{flag}: {message}"),
+        None if field.is_empty() => message.clone(),
         None => format!("{field}: {message}"),
     }
 }

@@ -4,7 +4,7 @@
 //! can be made to end it. And it is a thread, so that a look at ten thousand processes delays no ping.
 
 use std::io;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 
 use tokio::sync::{mpsc, oneshot};
@@ -22,8 +22,8 @@ pub(crate) struct Killer {
 }
 
 enum Thread {
-    /// With the jobs that it will have.
-    ToBeStarted(mpsc::Receiver<Job>),
+    /// With the jobs that it will have. A thread that cannot be made now may be later.
+    ToBeStarted(Arc<Mutex<mpsc::Receiver<Job>>>),
     Running(JoinHandle<()>),
     Ended,
 }
@@ -34,18 +34,16 @@ impl Killer {
         let (jobs, queue) = mpsc::channel::<Job>(JOBS_MAX);
         Self {
             jobs: Some(jobs),
-            thread: Mutex::new(Thread::ToBeStarted(queue)),
+            thread: Mutex::new(Thread::ToBeStarted(Arc::new(Mutex::new(queue)))),
         }
     }
 
     /// Starts the thread, unless it runs. To be called before there is anything to kill.
     pub(crate) fn start(&self) -> io::Result<()> {
         let mut thread = self.thread();
-        *thread = match std::mem::replace(&mut *thread, Thread::Ended) {
-            Thread::ToBeStarted(queue) => Thread::Running(spawn(queue)?),
-            Thread::Running(running) => Thread::Running(running),
-            Thread::Ended => return Err(io::Error::other("it could not be started before")),
-        };
+        if let Thread::ToBeStarted(queue) = &*thread {
+            *thread = Thread::Running(spawn(Arc::clone(queue))?);
+        }
         Ok(())
     }
 
@@ -69,8 +67,9 @@ impl Killer {
     }
 }
 
-fn spawn(mut queue: mpsc::Receiver<Job>) -> io::Result<JoinHandle<()>> {
+fn spawn(queue: Arc<Mutex<mpsc::Receiver<Job>>>) -> io::Result<JoinHandle<()>> {
     let run = move || {
+        let mut queue = queue.lock().unwrap_or_else(PoisonError::into_inner);
         while let Some(job) = queue.blocking_recv() {
             job();
         }

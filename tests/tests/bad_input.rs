@@ -74,9 +74,12 @@ fn all_problems_of_a_request_come_at_once() {
         "somebody",
         "--driver-config",
         "{\"no\":1}",
+        "--image",
+        "debian:12",
     ]);
     ran.exited(125);
     ran.says([
+        "images from a registry",
         "--name",
         "--memory",
         "--pids",

@@ -96,7 +96,7 @@ fn sandbox_limits(limits: &ResourceLimits, found: &mut Violations) -> SandboxLim
                  memory at most {}; or give {} of memory",
                 mebibytes(memory),
                 mebibytes(workspace_share(memory)),
-                mebibytes(memory_for_workspace(limits.disk_bytes) + (1 << 20)),
+                mebibytes(memory_for_workspace(limits.disk_bytes).saturating_add(1 << 20)),
             ),
         );
     }
@@ -121,6 +121,33 @@ fn for_files(memory_bytes: u64) -> u64 {
     memory_bytes.saturating_sub(reserve).max(memory_bytes / 4)
 }
 
+/// What a sandbox gets less of than its spec allows, each a sentence.
+pub(crate) fn trims(spec: &SandboxSpec) -> Vec<String> {
+    let limits = spec.limits.unwrap_or_default();
+    if limits.memory_bytes == 0 {
+        return Vec::new();
+    }
+    let trim = |what: &str, asked: u64, share: u64| {
+        let allowed = match asked {
+            0 => "without a limit of its own".to_owned(),
+            asked if asked <= share => return None,
+            asked => format!("{} were allowed", mebibytes(asked)),
+        };
+        Some(format!(
+            "{what} has {}, because it is memory here and must leave some to processes ({allowed})",
+            mebibytes(share)
+        ))
+    };
+    let memory = limits.memory_bytes;
+    [
+        trim("the workspace", limits.disk_bytes, workspace_share(memory)),
+        trim("/tmp", limits.tmp_bytes, tmp_share(memory)),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
+}
+
 fn workspace_share(memory_bytes: u64) -> u64 {
     for_files(memory_bytes).saturating_mul(5) / 9
 }
@@ -132,7 +159,7 @@ fn tmp_share(memory_bytes: u64) -> u64 {
 
 /// The least memory with which a workspace of this size is possible.
 fn memory_for_workspace(disk_bytes: u64) -> u64 {
-    let with_reserve = (disk_bytes.div_ceil(5) * 9).saturating_add(RESERVE_BYTES);
+    let with_reserve = (disk_bytes.div_ceil(5).saturating_mul(9)).saturating_add(RESERVE_BYTES);
     disk_bytes.saturating_mul(2).max(with_reserve)
 }
 

@@ -75,9 +75,9 @@ impl Tracked {
         self.lock().stored.clone()
     }
 
-    pub(crate) fn set_weaknesses(&self, weaknesses: Vec<String>) -> Stored {
+    pub(crate) fn add_weaknesses(&self, more: impl IntoIterator<Item = String>) -> Stored {
         let mut inner = self.lock();
-        inner.stored.weaknesses = weaknesses;
+        inner.stored.weaknesses.extend(more);
         inner.stored.clone()
     }
 

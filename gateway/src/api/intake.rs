@@ -86,6 +86,11 @@ impl Intake {
         if !problems.0.is_empty() {
             let more = more_of_driver(&driver, &view, &spec, &problems).await;
             problems.0.extend(more);
+            let missing = admission::missing(&spec, needs, &view);
+            problems.0.extend(missing.into_iter().map(|what| Violation {
+                field: String::new(),
+                message: format!("driver \"{}\" cannot do: {what}", driver.name()),
+            }));
             return Err(ApiError::invalid("INVALID_SPEC", problems.0));
         }
         self.check_capabilities(&driver, &spec, needs)?;
@@ -359,15 +364,19 @@ async fn more_of_driver(
     let told: Vec<_> = problems
         .0
         .iter()
-        .map(|told| last_name(&told.field))
+        .map(|told| asked_as(&told.field))
         .collect();
-    found.retain(|violation| !told.contains(&last_name(&violation.field)));
+    found.retain(|violation| !told.contains(&asked_as(&violation.field)));
     found
 }
 
-/// The contracts' paths differ, the last names agree: `memory_bytes`, `limits.memory_bytes`.
-fn last_name(field: &str) -> &str {
-    field.rsplit('.').next().unwrap_or(field)
+/// What a driver calls `limits.memory_bytes`, callers call `memory_bytes`.
+fn asked_as(field: &str) -> &str {
+    match field {
+        "uid" | "gid" => "user",
+        "expire_time_unix_ms" => "lifetime_ms",
+        _ => field.strip_prefix("limits.").unwrap_or(field),
+    }
 }
 
 /// What the driver's schema calls by its own names.

@@ -21,6 +21,8 @@ use crate::sandbox::{Ended, Sandbox, SandboxView, WishError, is_settled};
 const STOP_GRACE_DEFAULT: Duration = Duration::from_secs(10);
 /// How long a caller waits for a driver that has gone: one that is restarted is back much sooner.
 const AWAY_PATIENCE: Duration = Duration::from_secs(5);
+/// What a driver may take for a stop beyond the grace of what runs.
+const STOP_PATIENCE: Duration = Duration::from_secs(60);
 
 impl Api {
     pub(super) async fn create_sandbox(
@@ -142,8 +144,11 @@ impl Api {
         };
         sandbox.stop(grace).await.map_err(refused(name))?;
         let stopped = sandbox.wait_for(|view| is_settled(view.facts.state));
+        let stopped = tokio::time::timeout(grace + STOP_PATIENCE, stopped);
         let done = self.while_reached(&sandbox, stopped).await?;
-        let done = done.map_err(ended(name))?;
+        let done = done
+            .map_err(|_| unconfirmed(&sandbox))?
+            .map_err(ended(name))?;
         if done.facts.state != SandboxState::Stopped {
             return Err(failed(&done).into());
         }
@@ -304,6 +309,21 @@ impl Api {
         }
         Err(cannot(&driver, what))
     }
+}
+
+/// The driver answers, but does not say "stopped".
+fn unconfirmed(sandbox: &Sandbox) -> ApiError {
+    let (id, driver) = (sandbox.id(), sandbox.view().facts.driver.clone());
+    ApiError::new(
+        Code::DeadlineExceeded,
+        "STOP_UNCONFIRMED",
+        format!(
+            "driver \"{driver}\" does not confirm that {id} is stopped; it is asked until it does"
+        ),
+    )
+    .hint(format!(
+        "`cofferdam inspect {id}` shows what it says; `cofferdam rm -f {id}` removes it"
+    ))
 }
 
 /// It is stored, and waits for its driver.

@@ -311,7 +311,11 @@ fn sandbox_defaults(settled: &mut Settled) -> SandboxDefaults {
             "one busy loop leaves the host usable",
         ),
         pids: settled.number("defaults.pids", 256, "a build's worth; stops a fork bomb"),
-        disk_bytes: settled.number("defaults.disk", 512 * mib, "as much as memory"),
+        disk_bytes: settled.number(
+            "defaults.disk",
+            256 * mib,
+            "half of memory, which it may be",
+        ),
         tmp_bytes: settled.number("defaults.tmp", 100 * mib, "it may be memory"),
         lifetime: settled.duration(
             "defaults.lifetime",

@@ -132,7 +132,7 @@ impl Shared {
                 true => DriverState::Refused,
                 false => DriverState::Connecting,
             };
-            view.error = error.to_owned();
+            view.error = view.with_socket(error);
             view.fix = fix.to_owned();
         });
         self.link.send_replace(None);

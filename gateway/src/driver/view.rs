@@ -132,6 +132,15 @@ impl DriverView {
             && (self.fingerprint.as_ref()).is_some_and(|f| f.health == Health::Healthy)
     }
 
+    /// An error of a driver that others start: they have to find it.
+    pub(super) fn with_socket(&self, error: &str) -> String {
+        let socket = self.socket.to_string_lossy();
+        if self.built_in || error.contains(&*socket) {
+            return error.to_owned();
+        }
+        format!("{socket}: {error}")
+    }
+
     /// The first attempt has ended, one way or the other.
     pub fn is_settled(&self) -> bool {
         self.state != DriverState::Connecting || !self.error.is_empty()
@@ -145,7 +154,7 @@ impl DriverView {
         if self.state != DriverState::Connected {
             return Some(match self.error.as_str() {
                 "" => (
-                    "it does not answer yet".to_owned(),
+                    self.with_socket("it does not answer yet"),
                     "wait a moment; if it stays so, see what listens on its socket".to_owned(),
                 ),
                 error => (error.to_owned(), self.fix.clone()),

@@ -475,6 +475,7 @@ pub fn weaknesses(spec: &SandboxSpec) -> Vec<String> {
     note(spec.limits.cpu_millis == 0, "cpu is not limited");
     note(spec.limits.pids == 0, "processes are not limited");
     note(spec.limits.disk_bytes == 0, "disk is not limited");
+    note(spec.limits.tmp_bytes == 0, "/tmp is not limited");
     for mount in &spec.mounts {
         if let MountSource::HostPath(path) = &mount.source {
             let access = if mount.read_only {

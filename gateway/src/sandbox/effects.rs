@@ -10,6 +10,7 @@ use super::calls::{self, CallContext};
 use super::state::{Effect, Event};
 use super::task::{Outcome, Task};
 use super::wishes;
+use crate::driver::DriverState;
 use crate::model::{OperationId, SandboxState, Token, UnixMillis};
 use crate::store::{Change, StoreError};
 
@@ -43,6 +44,11 @@ impl Task {
                 self.look.end();
             }
         }
+    }
+
+    pub(super) fn is_driver_away(&self) -> bool {
+        let driver = self.shared.drivers.get(&self.facts.driver);
+        driver.is_none_or(|driver| driver.view().state != DriverState::Connected)
     }
 
     /// For an error: its operator has to find it.

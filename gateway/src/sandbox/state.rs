@@ -109,9 +109,11 @@ pub(super) enum Event {
         reason: &'static str,
         message: String,
     },
-    /// Neither ready nor failed for too long. Says who the driver is, for people.
+    /// Neither ready nor failed for too long. Says who the driver is, for people, and whether it can
+    /// be reached.
     ReadyTimeout {
         driver: String,
+        is_away: bool,
     },
     /// Time to try the last call again.
     Retry,
@@ -119,7 +121,8 @@ pub(super) enum Event {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Effect {
-    /// Write the record before anything that follows in the list.
+    /// Write the record. A wish's is stored before anything that follows in the list; what was only
+    /// observed is queued, before whatever is stored later.
     Persist,
     Create,
     Settle,
@@ -234,7 +237,7 @@ pub(super) fn step(state: &mut State, event: Event) -> Vec<Effect> {
         Event::Stop => stop(state),
         Event::Start => start(state),
         Event::Delete { reason, message } => leave(state, reason, message),
-        Event::ReadyTimeout { driver } => ready_timeout(state, &driver),
+        Event::ReadyTimeout { driver, is_away } => ready_timeout(state, &driver, is_away),
         Event::Retry => retry(state),
     }
 }
@@ -525,12 +528,17 @@ fn leave(state: &mut State, reason: &'static str, message: String) -> Vec<Effect
     vec![Effect::Persist, Effect::DisarmReadyTimer, Effect::Delete]
 }
 
-fn ready_timeout(state: &mut State, driver: &str) -> Vec<Effect> {
+fn ready_timeout(state: &mut State, driver: &str, is_away: bool) -> Vec<Effect> {
     if state.phase != SandboxState::Provisioning && state.phase != SandboxState::Queued {
         return vec![];
     }
-    if state.call == Some(Call::Settle) && state.boots > 0 {
-        // The driver is away, and silence is no death: it is asked for as long as it takes.
+    let waits_for_driver = match state.call {
+        Some(Call::Settle) => state.boots > 0,
+        Some(Call::Start) => is_away,
+        _ => false,
+    };
+    if waits_for_driver {
+        // Silence is no death, and its workspace is there: it is asked for as long as it takes.
         return vec![Effect::ArmReadyTimer];
     }
     let what = compose(state.seen, state.session, state.was_ready);

@@ -131,7 +131,8 @@ pub(super) async fn run(shared: Arc<Shared>, seed: Seed, mut channels: Channels)
             () = at(ready) => {
                 task.ready_deadline = None;
                 let driver = task.describe_driver();
-                task.handle(Outcome::event(Event::ReadyTimeout { driver })).await;
+                let is_away = task.is_driver_away();
+                task.handle(Outcome::event(Event::ReadyTimeout { driver, is_away })).await;
             }
             () = at(retry) => {
                 task.retry_at = None;

@@ -59,15 +59,17 @@ struct Job {
 
 impl Job {
     fn answer(self, path: &std::path::Path, outcome: Result<(), StoreError>) {
-        match (self.reply, outcome) {
-            // The caller may be gone; what it wanted is done, or not.
-            (Some(reply), outcome) => drop(reply.send(outcome)),
-            // Trouble with the disk is told by whoever watches over that.
-            (None, Err(error)) if error.trouble().is_none() => {
-                let operation = self.operation;
-                tracing::warn!(store = %path.display(), operation, %error, "nobody waited, and it failed");
-            }
-            (None, _) => {}
+        let untold = match self.reply {
+            // The caller may be gone.
+            Some(reply) => reply.send(outcome).err(),
+            None => Some(outcome),
+        };
+        // Trouble with the disk is told by whoever watches over that.
+        if let Some(Err(error)) = untold
+            && error.trouble().is_none()
+        {
+            let operation = self.operation;
+            tracing::warn!(store = %path.display(), operation, %error, "nobody waited, and it failed");
         }
     }
 }
@@ -77,7 +79,7 @@ impl Job {
 pub struct Storing(oneshot::Receiver<Result<(), StoreError>>);
 
 impl Storing {
-    /// Waits until it is stored. Asked again after that, it is `Closed`.
+    /// Waits until it is stored. Cancelled, it can be asked again; answered, it must not be.
     pub async fn done(&mut self) -> Result<(), StoreError> {
         (&mut self.0).await.map_err(|_| StoreError::Closed)?
     }

@@ -111,7 +111,7 @@ impl ProcessDriver {
                 lacking.why
             )
         };
-        let stored = tracked.set_weaknesses(lacking.iter().map(sentence).collect());
+        let stored = tracked.add_weaknesses(lacking.iter().map(sentence));
         if let Err(failed) = platform.store.put(&stored) {
             tracing::warn!(error = %failed, "the weaknesses of a sandbox could not be recorded");
         }
@@ -141,7 +141,7 @@ fn stored(call: &Call, request: &CreateRequest) -> Stored {
         gateway_id: call.gateway_id().to_owned(),
         spec_digest: request.digest.to_hex(),
         create_time_unix_ms: now_unix_ms(),
-        weaknesses: Vec::new(),
+        weaknesses: plan::trims(&request.spec),
         uid: request.spec.uid,
         gid: request.spec.gid,
         expire_time_unix_ms: request.spec.expire_time_unix_ms,

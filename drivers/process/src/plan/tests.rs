@@ -112,6 +112,12 @@ fn what_is_memory_leaves_some_to_processes() {
     assert_eq!(found[0].field, "limits.disk_bytes");
     let fix = "with 512 MiB of memory at most 256 MiB; or give 1025 MiB of memory";
     assert!(found[0].message.ends_with(fix), "{found:?}");
+    assert_eq!(trims(&limits(512, 256, 100, false)), [] as [&str; 0]);
+    assert_eq!(trims(&limits(0, 0, 0, false)), [] as [&str; 0]);
+    let said = trims(&limits(96, 512, 0, false));
+    assert!(said[0].starts_with("the workspace has 40 MiB"), "{said:?}");
+    assert!(said[0].ends_with("(512 MiB were allowed)"), "{said:?}");
+    assert!(said[1].starts_with("/tmp has 16 MiB"), "{said:?}");
     for disk in [1, 16, 40, 100, 512, 4096] {
         let enough = (memory_for_workspace(disk << 20) >> 20) + 1;
         assert_eq!(sizes(limits(enough, disk, 0, true)).0, disk, "{enough}");

@@ -284,7 +284,8 @@ async fn a_driver_that_hangs_while_it_is_reached_does_not_answer() {
         let gateway = Gateway::with_socket(impatient(), &socket);
         let driver = gateway.driver();
         let view = view(&driver, |view| view.error.contains(rpc)).await;
-        assert_eq!(view.error, format!("the driver does not answer {rpc}"));
+        let expected = format!("{}: the driver does not answer {rpc}", socket.display());
+        assert_eq!(view.error, expected);
         script.answer_again(rpc);
         connected(&driver).await;
     }

@@ -26,6 +26,7 @@ fn failure(kind: FailureKind) -> Failure {
 fn ready_timeout() -> Event {
     Event::ReadyTimeout {
         driver: "driver \"x\" at /run/x.sock".to_owned(),
+        is_away: false,
     }
 }
 
@@ -357,4 +358,25 @@ fn what_runs_in_a_failed_sandbox_can_be_ended_and_it_stays_failed() {
     assert_eq!((state.reason.clone(), state.message.clone()), failed);
     // Nothing runs any more.
     assert_eq!(step(&mut state, Event::Stop), []);
+}
+
+#[test]
+fn a_start_waits_for_a_driver_that_is_away_and_keeps_its_workspace() {
+    let mut state = ready();
+    step(&mut state, Event::Stop);
+    let stopped = seen(ObservedState::Stopped, 1);
+    step(&mut state, Event::StopEnded(Ok(stopped)));
+    step(&mut state, Event::Start);
+    step(
+        &mut state,
+        Event::Started(Err(failure(FailureKind::Transient))),
+    );
+    let away = Event::ReadyTimeout {
+        driver: "d".to_owned(),
+        is_away: true,
+    };
+    assert_eq!(step(&mut state, away), [Effect::ArmReadyTimer]);
+    assert_eq!(step(&mut state, Event::Retry), [Effect::Start]);
+    step(&mut state, ready_timeout());
+    assert_eq!(state.phase, SandboxState::Failed);
 }

@@ -112,9 +112,12 @@ impl World {
         let wanted = self.calling.filter(|call| self.state.call == Some(*call));
         events.extend(wanted.into_iter().flat_map(answers));
         events.extend(self.has_retry.then_some(Event::Retry));
-        events.extend(self.is_timer_armed.then(|| Event::ReadyTimeout {
-            driver: "d".to_owned(),
-        }));
+        if self.is_timer_armed {
+            events.extend([false, true].map(|is_away| Event::ReadyTimeout {
+                driver: "d".to_owned(),
+                is_away,
+            }));
+        }
         events
     }
 
@@ -215,7 +218,7 @@ fn check_step(before: &World, event: &Event, effects: &[Effect], after: &World) 
 }
 
 #[test]
-fn whatever_happens_in_whatever_order_nothing_hangs_and_nothing_is_done_twice() {
+fn whatever_happens_in_whatever_order_nothing_hangs_and_intents_are_stored_first() {
     let fresh = World::begun(SandboxState::Provisioning, Event::Begin);
     let resumed = [
         SandboxState::Provisioning,
