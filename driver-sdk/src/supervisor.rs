@@ -179,11 +179,22 @@ fn sealed(bytes: &[u8]) -> io::Result<OwnedFd> {
     let mut file = File::from(memory);
     file.write_all(bytes)?;
     rustix::fs::fchmod(&file, rustix::fs::Mode::from_raw_mode(0o555))?;
-    rustix::fs::fcntl_add_seals(
-        &file,
-        SealFlags::SEAL | SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE,
-    )?;
+    seal(&file)?;
     Ok(file.into())
+}
+
+/// A page that the kernel itself holds for a moment (it moves and scans memory) makes it busy: each
+/// attempt waits a while in the kernel.
+fn seal(file: &File) -> io::Result<()> {
+    const ATTEMPTS_MAX: u32 = 20;
+    let seals = SealFlags::SEAL | SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE;
+    let mut attempts = 1;
+    loop {
+        match rustix::fs::fcntl_add_seals(file, seals) {
+            Err(rustix::io::Errno::BUSY) if attempts < ATTEMPTS_MAX => attempts += 1,
+            other => return Ok(other?),
+        }
+    }
 }
 
 /// Verified supervisors by their digest: one per version of a gateway, however many sandboxes.

@@ -18,6 +18,19 @@ impl FakeDriver {
         supervisor: Option<&Supervisor>,
         token: Token,
     ) -> Result<Sandbox, DriverError> {
+        let (fake, key, supervisor) = (self.clone(), key.clone(), supervisor.cloned());
+        let boot = async move { fake.boot_through(&key, supervisor, token).await };
+        // Cancelled here, it goes on by itself: a repeated call finds what becomes of it.
+        let booted = self.context.tasks.spawn(boot).await;
+        booted.map_err(|error| DriverError::internal("starting a sandbox").because(error))?
+    }
+
+    async fn boot_through(
+        &self,
+        key: &Key,
+        supervisor: Option<Supervisor>,
+        token: Token,
+    ) -> Result<Sandbox, DriverError> {
         let run_supervisor = self.lock().settings.run_supervisor;
         let creating = self.update(key, |entry| {
             entry.sandbox.boots += 1;
@@ -31,8 +44,6 @@ impl FakeDriver {
             return Ok(running);
         }
         let supervisors = Arc::clone(&self.supervisors);
-        let supervisor = supervisor.cloned();
-        // Cancelled here, the sandbox stays CREATING: a repeated call returns it, a delete ends it.
         let binary =
             tokio::task::spawn_blocking(move || supervisors.open(supervisor.as_ref(), None))
                 .await

@@ -30,6 +30,13 @@ impl Engine {
         self.transport.perform(ask, Method::POST, &target).await
     }
 
+    /// At once. One that does not run forgets what it was prepared for.
+    pub(crate) async fn stop_container(&self, id: &str) -> Result<(), EngineError> {
+        let ask = ask("stop container", id, SLOW);
+        let target = path(&format!("/containers/{id}/stop"), &[("t", "0")]);
+        self.transport.perform(ask, Method::POST, &target).await
+    }
+
     /// Of one that does not run it is a `Conflict`.
     pub(crate) async fn kill_container(&self, id: &str, signal: &str) -> Result<(), EngineError> {
         let ask = ask("signal container", id, SLOW);

@@ -64,7 +64,11 @@ impl<F: Flavor> EngineDriver<F> {
         // Written down before it is done, and when it is done: a driver that comes after us counts
         // the same.
         let next = before.next_boot();
-        if next != before {
+        if next == before {
+            // Somebody was killed at it, and may have told a supervisor who it is that has not begun.
+            let reset = engine.stop_container(&container).await;
+            reset.map_err(error::engine)?;
+        } else {
             self.rename(&engine, &tracked, &container, next.clone())
                 .await?;
         }

@@ -114,6 +114,11 @@ fn state(record: &Record, name: &Name, facts: &Facts<'_>) -> (SandboxState, Opti
             "the engine could not remove all of the container",
             facts.now_unix_ms,
         )),
+        // Made ready for its next boot, which has not begun.
+        _ if name.is_starting => {
+            let ended = ended(record, name, container, facts);
+            (SandboxState::Stopped, Some(ended))
+        }
         // "created", "configured", "initialized", and what engines may come to say.
         _ => half_made(),
     }
@@ -328,7 +333,9 @@ mod tests {
             (said(&name, &facts), sandbox.boots)
         };
         let stopped = "STOPPED STOPPED_BY_REQUEST".to_owned();
-        assert_eq!(seen("exited"), (stopped, 1));
+        assert_eq!(seen("exited"), (stopped.clone(), 1));
+        // What Podman says between the attaching and the start.
+        assert_eq!(seen("created"), (stopped, 1));
         assert_eq!(seen("running"), ("RUNNING".to_owned(), 2));
     }
 

@@ -180,7 +180,7 @@ noticed! {
     a_cursor_from_nowhere: proof(
         Variant::OldCursorAccepted,
         "core.watch.bad-cursor",
-        "OUT_OF_RANGE",
+        "with the cursor",
     );
 }
 
