@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::client::wire::EventJson;
 use crate::client::{Engine, EngineError, Kind};
-use crate::health::Trouble;
+use crate::health::{Trouble, TroubleKind};
 use crate::labels::{self, Record};
 use crate::sandbox::{Outage, Sandboxes, Tracked, now_unix_ms};
 use crate::settings::Config;
@@ -160,7 +160,11 @@ impl Keeper {
                     if let Link::Connecting = *self.publish.borrow() {
                         tracing::warn!(reason = trouble.message, "there is no engine");
                     }
-                    self.say(Link::Down(trouble));
+                    // One that was there is not taken for one that never was.
+                    let is_lost = self.monitor.outage().is_some();
+                    if !(is_lost && trouble.kind == TroubleKind::Absent) {
+                        self.say(Link::Down(trouble));
+                    }
                 }
             }
             sleep(retry).await;
