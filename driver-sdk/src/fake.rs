@@ -173,11 +173,21 @@ impl FakeDriver {
         Ok(sandbox)
     }
 
-    fn child(&self, key: &Key) -> Result<Option<Child>, DriverError> {
-        let state = self.lock();
-        let entry = state.sandboxes.get(key);
-        let entry = entry.ok_or_else(|| DriverError::sandbox_not_found(&key.1))?;
-        Ok(entry.child.clone())
+    /// Removes an entry unless it has a process that lives: that one has to end first.
+    fn remove_without_process(&self, key: &Key) -> Option<Child> {
+        let mut state = self.lock();
+        let child = state.sandboxes.get(key)?.child.clone();
+        if let Some(child) = child
+            && !child.has_ended()
+        {
+            return Some(child);
+        }
+        let removed = state.sandboxes.remove(key);
+        drop(state);
+        if let Some(entry) = removed {
+            let _ = std::fs::remove_dir_all(entry.workspace);
+        }
+        None
     }
 
     /// From now on the end of this boot is one that was asked for.
@@ -365,11 +375,8 @@ impl ComputeDriver for FakeDriver {
 
     async fn delete(&self, call: &Call, sandbox_id: &str) -> Result<(), DriverError> {
         let key = key(call, sandbox_id);
-        if let Ok(Some(child)) = self.child(&key) {
+        while let Some(child) = self.remove_without_process(&key) {
             child.kill(Duration::ZERO).await;
-        }
-        if let Some(entry) = self.lock().sandboxes.remove(&key) {
-            let _ = std::fs::remove_dir_all(entry.workspace);
         }
         Ok(())
     }

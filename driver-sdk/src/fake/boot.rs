@@ -3,12 +3,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio_util::task::TaskTracker;
+
 use super::child::{self, Child};
 use super::{Entry, FakeDriver, Key, now_ms, stopped};
 use crate::capabilities::termination;
 use crate::error::DriverError;
 use crate::proto::{Sandbox, SandboxState, Supervisor, Termination, TerminationReason};
-use crate::supervisor::{Bootstrap, OOM_SCORE_ADJ, Token, Workload};
+use crate::supervisor::{
+    Bootstrap, OOM_SCORE_ADJ, SupervisorBinary, SupervisorError, Token, Workload,
+};
 
 impl FakeDriver {
     /// Begins a boot: CREATING, then RUNNING once the supervisor is there.
@@ -39,7 +43,7 @@ impl FakeDriver {
             entry.is_stopping = false;
         })?;
         if !run_supervisor {
-            let running = self.running(key, None)?;
+            let running = self.update(key, |entry| running(entry, None))?;
             self.clone().watch_record(key.clone(), creating.boots);
             return Ok(running);
         }
@@ -48,49 +52,19 @@ impl FakeDriver {
             tokio::task::spawn_blocking(move || supervisors.open(supervisor.as_ref(), None))
                 .await
                 .map_err(|error| DriverError::internal("reading the supervisor").because(error))?;
-        let started = {
-            let mut state = self.lock();
-            let entry = state
-                .sandboxes
-                .get_mut(key)
-                .ok_or_else(|| DriverError::sandbox_not_found(&key.1))?;
-            match &binary {
-                Ok(binary) => Child::spawn(
-                    binary,
-                    &entry.callback_directory,
-                    &bootstrap(entry, token),
-                    entry.console.clone(),
-                    &self.context.tasks,
-                )
-                .map_err(|error| error.to_string()),
-                Err(error) => Err(error.to_string()),
+        let mut child = None;
+        // In one step: whoever stops or deletes it meets a boot without a process, which then gets
+        // none, or one whose process is on record.
+        let booted = self.update(key, |entry| {
+            let is_this_boot = entry.sandbox.boots == creating.boots;
+            if is_this_boot && entry.sandbox.state() == SandboxState::Creating {
+                child = start(entry, binary, token, &self.context.tasks);
             }
-        };
-        match started {
-            Ok(child) => {
-                // Running first: a supervisor that ends at once was running all the same.
-                let running = self.running(key, Some(child.clone()))?;
-                self.clone().watch_child(key.clone(), child, creating.boots);
-                Ok(running)
-            }
-            Err(message) => self.update(key, |entry| {
-                let reason = TerminationReason::SupervisorStartFailed;
-                entry.sandbox.set_state(SandboxState::FailedState);
-                entry.sandbox.termination = Some(termination(reason, message, now_ms()));
-            }),
+        })?;
+        if let Some(child) = child {
+            self.clone().watch_child(key.clone(), child, creating.boots);
         }
-    }
-
-    fn running(&self, key: &Key, child: Option<Child>) -> Result<Sandbox, DriverError> {
-        self.update(key, |entry| {
-            entry.sandbox.set_state(SandboxState::Running);
-            entry.sandbox.start_time_unix_ms = now_ms();
-            entry.sandbox.platform_id = match &child {
-                Some(child) => child.pid().to_string(),
-                None => format!("record-{}", entry.number),
-            };
-            entry.child = child;
-        })
+        Ok(booted)
     }
 
     /// Waits for the expire time of a boot that has no process.
@@ -154,6 +128,46 @@ impl FakeDriver {
         let entry = state.sandboxes.get(key);
         entry.map_or(u64::MAX, |entry| entry.spec.expire_time_unix_ms)
     }
+}
+
+/// RUNNING, or FAILED if the supervisor cannot be started.
+fn start(
+    entry: &mut Entry,
+    binary: Result<SupervisorBinary, SupervisorError>,
+    token: Token,
+    tasks: &TaskTracker,
+) -> Option<Child> {
+    let directory = &entry.callback_directory;
+    let started = binary
+        .map_err(|error| error.to_string())
+        .and_then(|binary| {
+            let (bootstrap, console) = (bootstrap(entry, token), entry.console.clone());
+            Child::spawn(&binary, directory, &bootstrap, console, tasks)
+                .map_err(|error| error.to_string())
+        });
+    match started {
+        // Running first: a supervisor that ends at once was running all the same.
+        Ok(child) => {
+            running(entry, Some(child.clone()));
+            Some(child)
+        }
+        Err(message) => {
+            let reason = TerminationReason::SupervisorStartFailed;
+            entry.sandbox.set_state(SandboxState::FailedState);
+            entry.sandbox.termination = Some(termination(reason, message, now_ms()));
+            None
+        }
+    }
+}
+
+fn running(entry: &mut Entry, child: Option<Child>) {
+    entry.sandbox.set_state(SandboxState::Running);
+    entry.sandbox.start_time_unix_ms = now_ms();
+    entry.sandbox.platform_id = match &child {
+        Some(child) => child.pid().to_string(),
+        None => format!("record-{}", entry.number),
+    };
+    entry.child = child;
 }
 
 fn expired() -> Termination {

@@ -75,6 +75,10 @@ impl Child {
         self.pid
     }
 
+    pub(super) fn has_ended(&self) -> bool {
+        self.ended.borrow().is_some()
+    }
+
     pub(super) async fn wait(&self) -> Ended {
         let mut ended = self.ended.clone();
         let ended = ended.wait_for(Option::is_some).await;
@@ -87,7 +91,7 @@ impl Child {
             self.signal(Signal::TERM);
             let _ = timeout(grace, self.wait()).await;
         }
-        if self.ended.borrow().is_none() {
+        if !self.has_ended() {
             // Stopped first, so that it starts nothing new while its tree is being killed.
             self.signal(Signal::STOP);
             for pid in descendants(self.pid) {
@@ -99,7 +103,7 @@ impl Child {
     }
 
     fn signal(&self, signal: Signal) {
-        if self.ended.borrow().is_none() {
+        if !self.has_ended() {
             kill(self.pid, signal);
         }
     }

@@ -112,7 +112,8 @@ impl Callback {
         self.inner().listening = Some(cancel.clone());
         let callback = self.clone();
         self.0.suite.tasks().spawn(async move {
-            cancel.run_until_cancelled(callback.accept(listener)).await;
+            let accepting = callback.accept(listener, &cancel);
+            cancel.run_until_cancelled(accepting).await;
         });
         Ok(())
     }
@@ -131,7 +132,9 @@ impl Callback {
     }
 
     /// From now on nobody should call, and who does is sent away for good.
-    pub(crate) fn refuse(&self) {
+    pub(crate) fn refuse(&self) -> Result<(), Stop> {
+        // What called before, and is not taken yet, is no straggler: that goes with the old socket.
+        self.close();
         self.inner().refuses = true;
         self.0.state.send_modify(|state| {
             state.connections = 0;
@@ -139,6 +142,7 @@ impl Callback {
                 session.cut();
             }
         });
+        self.listen()
     }
 
     /// How many connections there were, or since `refuse`.
@@ -201,13 +205,19 @@ impl Callback {
         session.filter(Session::is_up)
     }
 
-    async fn accept(&self, listener: UnixListener) {
+    async fn accept(&self, listener: UnixListener, closed: &CancellationToken) {
         while let Ok((stream, _)) = listener.accept().await {
             let (refuses, shape) = {
                 let inner = self.inner();
                 (inner.refuses, inner.shape)
             };
-            self.0.state.send_modify(|state| state.connections += 1);
+            let is_counted = self.0.state.send_if_modified(|state| {
+                state.connections += u64::from(!closed.is_cancelled());
+                !closed.is_cancelled()
+            });
+            if !is_counted {
+                break;
+            }
             let callback = self.clone();
             let cancel = self.0.suite.cancel().child_token();
             self.0.suite.tasks().spawn(async move {

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use crate::case::Stop;
 use crate::driver::Driver;
 use crate::subject::Made;
 use crate::suite::Suite;
@@ -50,8 +51,10 @@ async fn delete_all(suite: &Suite, driver: &Driver, made: Vec<Made>) {
         if let Err(refused) = driver.delete(sandbox_id).await {
             suite.add_leak(format!("{sandbox_id} could not be deleted: {refused}"));
         }
-        if let Some(callback) = &one.callback {
-            callback.refuse();
+        if let Some(callback) = &one.callback
+            && let Err(Stop::Failed { seen, .. }) = callback.refuse()
+        {
+            suite.add_leak(seen);
         }
         suite.add_gone(one);
     }
