@@ -290,12 +290,14 @@ impl TestGateway {
         self.json(["driver", "inspect", name])
     }
 
-    /// The pids of the supervisors of all its sandboxes.
+    /// The pids of the supervisors of all its sandboxes, without the forks below them that watch one
+    /// process each.
     pub fn supervisors(&self) -> Vec<u32> {
-        self.members()
-            .into_iter()
-            .filter(|pid| process::command_line(*pid).starts_with("cofferdam-supervisor"))
-            .collect()
+        let mut found = self.members();
+        found.retain(|pid| process::command_line(*pid).starts_with("cofferdam-supervisor"));
+        let all = found.clone();
+        found.retain(|pid| process::parent(*pid).is_none_or(|parent| !all.contains(&parent)));
+        found
     }
 
     /// Every process that descends from a gateway of this test.

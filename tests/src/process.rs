@@ -72,6 +72,7 @@ pub fn describe(pid: u32) -> String {
     format!("{pid} {name} ({state}): {}", command_line(pid))
 }
 
-fn parent(pid: u32) -> Option<u32> {
+/// Who started it, or whoever took it over; none once it has gone.
+pub fn parent(pid: u32) -> Option<u32> {
     status(pid, "PPid")?.parse().ok()
 }

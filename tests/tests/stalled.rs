@@ -55,10 +55,11 @@ async fn stalled_readers_leave_control_calls_alive_and_memory_bounded() {
             assert_eq!(echo.stdout, b"alive\n");
         }
     }
+    let supervisors = gateway.supervisors();
+    assert_eq!(supervisors.len(), 1);
     let one_shot = client::one_shot(SandboxRequest::default(), ["echo", "fresh"]);
     assert_eq!(client::run(&mut other, one_shot).await.stdout, b"fresh\n");
-    let watched = gateway.supervisors().into_iter().chain([gateway.pid()]);
-    for pid in watched {
+    for pid in supervisors.into_iter().chain([gateway.pid()]) {
         let peak = process::memory_peak_bytes(pid).expect("it lives");
         assert!(
             peak <= MEMORY_MAX,
