@@ -7,6 +7,15 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 
+/// How the variables begin that `cargo run` sets for the program that it runs.
+const OF_CARGO_RUN: [&str; 5] = [
+    "CARGO_MANIFEST_",
+    "CARGO_PKG_",
+    "CARGO_CRATE_NAME",
+    "CARGO_BIN_NAME",
+    "CARGO_PRIMARY_PACKAGE",
+];
+
 /// The repository's root: the parent of this crate.
 pub(crate) fn root() -> PathBuf {
     let manifest = std::env::var_os("CARGO_MANIFEST_DIR")
@@ -18,10 +27,14 @@ pub(crate) fn root() -> PathBuf {
 pub(crate) fn cargo() -> Command {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.current_dir(root());
-    // Set for us by `cargo run`; a nested cargo must not take them for its own.
-    command
-        .env_remove("CARGO_MANIFEST_DIR")
-        .env_remove("CARGO_PKG_NAME");
+    // Set for us by `cargo run`. Build scripts that watch them would run again, with all that
+    // depends on them, whenever a nested cargo and one from a shell take turns.
+    for (name, _) in std::env::vars_os() {
+        let name = name.to_string_lossy();
+        if OF_CARGO_RUN.iter().any(|prefix| name.starts_with(prefix)) {
+            command.env_remove(&*name);
+        }
+    }
     command
 }
 
