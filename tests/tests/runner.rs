@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod bulk;
+mod conformance;
 mod containers;
 mod cut;
 mod driver_death;

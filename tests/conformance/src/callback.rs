@@ -35,6 +35,9 @@ pub(crate) type Token = [u8; KEY_BYTES];
 
 const SOCKET: &str = "gateway.sock";
 
+/// The end of a deleted sandbox's stream reaches the suite a moment after the answer.
+const END_NOTICE: Duration = Duration::from_millis(300);
+
 const NOTHING_CONNECTS: &str = "start the handshake's supervisor in the sandbox with `--callback`, \
     and make the callback directory (not the socket file) reachable for it: docs/supervisor.md";
 
@@ -59,6 +62,8 @@ struct Inner {
     shape: Option<Shape>,
     /// The sandbox was deleted: nobody has any business here.
     refuses: bool,
+    /// It was deleted, and its supervisor still had a session.
+    has_outlived: bool,
     sessions: u64,
 }
 
@@ -132,10 +137,17 @@ impl Callback {
     }
 
     /// From now on nobody should call, and who does is sent away for good.
-    pub(crate) fn refuse(&self) -> Result<(), Stop> {
+    pub(crate) async fn refuse(&self) -> Result<(), Stop> {
+        let outlived = match self.current() {
+            Some(session) => !session.ends_within(END_NOTICE).await,
+            None => false,
+        };
         // What called before, and is not taken yet, is no straggler: that goes with the old socket.
         self.close();
-        self.inner().refuses = true;
+        let mut inner = self.inner();
+        inner.refuses = true;
+        inner.has_outlived = outlived;
+        drop(inner);
         self.0.state.send_modify(|state| {
             state.connections = 0;
             if let Some(session) = state.session.take() {
@@ -143,6 +155,11 @@ impl Callback {
             }
         });
         self.listen()
+    }
+
+    /// Whether its supervisor had a session when it was refused: then it calls again.
+    pub(crate) fn has_outlived(&self) -> bool {
+        self.inner().has_outlived
     }
 
     /// How many connections there were, or since `refuse`.

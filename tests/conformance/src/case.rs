@@ -13,7 +13,8 @@ use crate::suite::Suite;
 pub struct Case {
     /// Stable: `core.create.idempotent`. Its first part is the tier.
     pub id: &'static str,
-    /// The RPC or message of `compute_driver.proto` whose comment says it, or `rule N` of its head.
+    /// The RPC or message of `compute_driver.proto` whose comment says it, or `rule N`, `errors` or
+    /// `the socket` of its head.
     pub source: &'static str,
     /// What that comment says.
     pub says: &'static str,

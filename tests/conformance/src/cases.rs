@@ -103,7 +103,7 @@ mod tests {
                 let is_rule = source
                     .strip_prefix("rule ")
                     .is_some_and(|number| (1..=8).contains(&number.parse::<u8>().unwrap()));
-                let is_page = source == "docs/supervisor" || source == "errors";
+                let is_page = ["docs/supervisor", "errors", "the socket"].contains(&source);
                 assert!(
                     is_rule || is_page || names.contains(name),
                     "{}: {source} is neither an RPC nor a message nor a rule",

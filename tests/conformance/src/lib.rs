@@ -29,6 +29,7 @@ mod case;
 mod cases;
 mod config;
 mod driver;
+mod host;
 mod needs;
 mod options;
 mod process;

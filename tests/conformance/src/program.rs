@@ -18,6 +18,9 @@ const LOG_BYTES_MAX: usize = 256 * 1024;
 /// Between two attempts to reach a driver that has just been started.
 const LOOK_INTERVAL: Duration = Duration::from_millis(20);
 
+/// Until nobody else listens on the socket.
+const FREE_PATIENCE: Duration = Duration::from_secs(10);
+
 /// After SIGTERM, until SIGKILL.
 const END_PATIENCE: Duration = Duration::from_secs(20);
 
@@ -58,12 +61,7 @@ impl Program {
         let Some((program, arguments)) = self.command.split_first() else {
             return Err("the start command is empty".to_owned());
         };
-        if transport::connect(&self.socket).await.is_ok() {
-            let socket = self.socket.display();
-            return Err(format!(
-                "somebody listens on {socket} already, so the driver cannot be started there"
-            ));
-        }
+        self.until_free().await?;
         let mut started = Command::new(program)
             .args(arguments)
             .stdin(Stdio::null())
@@ -93,6 +91,22 @@ impl Program {
             sleep(LOOK_INTERVAL).await;
         }
         *child = Some(started);
+        Ok(())
+    }
+
+    /// Waits until nobody listens: a child that a driver was about to start when it was killed holds
+    /// the socket until it is another program.
+    async fn until_free(&self) -> Result<(), String> {
+        let end = Instant::now() + FREE_PATIENCE;
+        while transport::connect(&self.socket).await.is_ok() {
+            if Instant::now() >= end {
+                let socket = self.socket.display();
+                return Err(format!(
+                    "somebody listens on {socket} already, so the driver cannot be started there"
+                ));
+            }
+            sleep(LOOK_INTERVAL).await;
+        }
         Ok(())
     }
 

@@ -41,6 +41,11 @@ impl Made {
             .as_ref()
             .is_some_and(|callback| callback.connections() > 0)
     }
+
+    /// Its supervisor had a session when it was already deleted.
+    pub(crate) fn has_outlived(&self) -> bool {
+        self.callback.as_ref().is_some_and(Callback::has_outlived)
+    }
 }
 
 impl Subject {

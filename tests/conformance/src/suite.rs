@@ -178,6 +178,19 @@ impl Suite {
         self.started()?.kill().await.map_err(Stop::failed)
     }
 
+    /// SIGTERM to the driver, which must end with 0.
+    pub(crate) async fn end_driver(&self) -> Result<(), Stop> {
+        self.step("waiting for the driver to end after SIGTERM");
+        match self.started()?.end().await {
+            Some(Ok(status)) if status.success() => Ok(()),
+            Some(Ok(status)) => Err(Stop::failed(format!(
+                "after SIGTERM the driver ended with {status}"
+            ))),
+            Some(Err(problem)) => Err(Stop::failed(format!("the driver: {problem}"))),
+            None => Err(Stop::failed("the driver has ended by itself")),
+        }
+    }
+
     /// Starts it again.
     pub(crate) async fn start_driver(&self) -> Result<(), Stop> {
         self.step("starting the driver again");

@@ -42,7 +42,7 @@ pub(super) const CASES: &[Case] = &[
         source: "DeleteSandbox",
         says: "Removes a sandbox with all that belongs to it; after the last one the list is empty \
                and complete.",
-        fix: "find out what outlives a delete: a process, a record",
+        fix: "find out what outlives a delete: a process, a mount, a record",
         needs: &[],
         run: run!(none_left),
     },
@@ -102,6 +102,12 @@ async fn none_left(suite: Suite) -> Verdict {
         called.is_empty(),
         "supervisors of deleted sandboxes live on and call: {}",
         called.join(", ")
+    );
+    let traces = crate::host::traces(suite.runtime_dir());
+    ensure!(
+        traces.is_empty(),
+        "of deleted sandboxes there is left on this host: {}",
+        traces.join("; ")
     );
     Ok(())
 }

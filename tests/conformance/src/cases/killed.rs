@@ -141,7 +141,7 @@ async fn create_forgotten(suite: Suite) -> Verdict {
 /// What was deleted has nobody left who would call.
 async fn nobody_calls(subjects: &[Subject]) -> Verdict {
     for callback in subjects.iter().filter_map(|one| one.callback.as_ref()) {
-        callback.refuse()?;
+        callback.refuse().await?;
     }
     sleep(CALLS_AGAIN).await;
     for subject in subjects {

@@ -101,6 +101,15 @@ pub(super) const CASES: &[Case] = &[
         run: run!(stopped),
     },
     Case {
+        id: "faults.restart.asked",
+        source: "the socket",
+        says: "On SIGTERM a driver finishes what is under way within a few seconds and exits with 0; \
+               its sandboxes go on.",
+        fix: "take SIGTERM as the end of the driver, not of what it has made",
+        needs: STARTED,
+        run: run!(asked),
+    },
+    Case {
         id: "faults.restart.deadline",
         source: "SandboxSpec.expire_time_unix_ms",
         says: "The processes are removed then, whoever else has died: also if the driver was dead \
@@ -249,6 +258,27 @@ async fn stopped(suite: Suite) -> Verdict {
     );
     match session {
         Some(session) => subject.next_boot(&session).await?.must_answer().await,
+        None => Ok(()),
+    }
+}
+
+async fn asked(suite: Suite) -> Verdict {
+    let driver = suite.driver().await?;
+    let subject = suite.subject()?;
+    let made = subject.ready(&driver).await?;
+    let before = driver.get(&subject.id).await?;
+    let session = subject.current();
+    // Streams that are open are no reason to go on.
+    let watcher = Watcher::synced(&suite, &driver).await?;
+    suite.end_driver().await?;
+    drop(watcher);
+    suite.start_driver().await?;
+    let driver = suite.driver().await?;
+    let results = recover(&suite, &driver, vec![item(&subject, made.handle)]).await?;
+    must_be(&results[0], Outcome::Recovered)?;
+    subject.must_be_untouched(&driver, &before, None).await?;
+    match session {
+        Some(session) => subject.same_boot(&session).await.map(|_| ()),
         None => Ok(()),
     }
 }

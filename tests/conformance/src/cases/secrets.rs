@@ -2,8 +2,6 @@
 //! arguments and environments, on the console. All other answers are looked at, too: see
 //! `core.answers.no-secrets`.
 
-use std::path::Path;
-
 use cofferdam_gateway::driver::convert::struct_to_wire;
 use cofferdam_proto::compute::v1 as wire;
 use serde_json::{Map, Value, json};
@@ -152,26 +150,15 @@ async fn credentials(suite: Suite) -> Verdict {
 
 async fn processes(suite: Suite) -> Verdict {
     let (_driver, _subject, _session) = suite.with_session().await?;
-    let mut seen = 0;
-    let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
-    for entry in entries {
-        let name = entry.file_name().to_string_lossy().into_owned();
-        if !name.bytes().all(|byte| byte.is_ascii_digit()) {
-            continue;
-        }
-        // One that has ended meanwhile, or is somebody else's, cannot be read.
-        if let Ok(arguments) = std::fs::read(entry.path().join("cmdline")) {
-            let place = format!("the arguments of process {name}");
-            suite.recorder().text(&place, &arguments);
-            seen += 1;
-        }
-        if let Ok(environment) = std::fs::read(entry.path().join("environ")) {
-            let place = format!("the environment of process {name}");
-            suite.recorder().text(&place, &environment);
-        }
-    }
-    if seen == 0 || !Path::new("/proc/self/cmdline").exists() {
+    let processes = crate::host::processes();
+    if processes.is_empty() {
         skip!("this host shows no processes in /proc");
+    }
+    for process in processes {
+        let place = format!("the arguments of process {}", process.pid);
+        suite.recorder().text(&place, &process.arguments());
+        let place = format!("the environment of process {}", process.pid);
+        suite.recorder().text(&place, &process.environment());
     }
     must_be_kept(&suite, TOKEN)
 }

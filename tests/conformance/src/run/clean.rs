@@ -52,7 +52,7 @@ async fn delete_all(suite: &Suite, driver: &Driver, made: Vec<Made>) {
             suite.add_leak(format!("{sandbox_id} could not be deleted: {refused}"));
         }
         if let Some(callback) = &one.callback
-            && let Err(Stop::Failed { seen, .. }) = callback.refuse()
+            && let Err(Stop::Failed { seen, .. }) = callback.refuse().await
         {
             suite.add_leak(seen);
         }
@@ -62,8 +62,8 @@ async fn delete_all(suite: &Suite, driver: &Driver, made: Vec<Made>) {
 
 /// Sends away supervisors that live on though their sandboxes were deleted.
 pub(super) async fn stragglers(suite: &Suite) {
-    let calls = || suite.gone().iter().any(|one| one.is_called());
-    if calls() {
+    let gone = suite.gone();
+    if gone.iter().any(|one| one.is_called() || one.has_outlived()) {
         // Each is told that its sandbox is gone, and ends itself.
         tokio::time::sleep(STRAGGLER_PATIENCE).await;
     }

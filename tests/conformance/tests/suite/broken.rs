@@ -197,30 +197,47 @@ fn program() -> PathBuf {
     program
 }
 
+/// Tries one case on a driver that the suite starts, with this variant.
+async fn started(id: &str, variant: Option<Variant>) -> CaseReport {
+    let mut place = Place::new();
+    place.options.cases = vec![id.to_owned()];
+    place.options.start_command = vec![
+        program().into(),
+        "--socket".into(),
+        place.options.socket.clone().into(),
+    ];
+    if let Some(variant) = variant {
+        let words = ["--variant".into(), variant.name().into()];
+        place.options.start_command.extend(words);
+    }
+    let report = place.run().await.unwrap();
+    case(&report, id).clone()
+}
+
+#[track_caller]
+fn must_have_failed(report: &CaseReport, with: &str) {
+    assert_eq!(report.outcome, Outcome::Failed);
+    let seen = report.seen.clone().unwrap_or_default();
+    assert!(seen.contains(with), "{seen:?} without {with:?}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_incarnation_that_stays_the_same() {
     let id = "faults.restart.incarnation";
-    for variant in [Some(Variant::IncarnationUnreported), None] {
-        let mut place = Place::new();
-        place.options.cases = vec![id.to_owned()];
-        place.options.start_command = vec![
-            program().into(),
-            "--socket".into(),
-            place.options.socket.clone().into(),
-        ];
-        if let Some(variant) = variant {
-            let words = ["--variant".into(), variant.name().into()];
-            place.options.start_command.extend(words);
-        }
-        let report = place.run().await.unwrap();
-        let report = case(&report, id);
-        match variant {
-            Some(_) => {
-                assert_eq!(report.outcome, Outcome::Failed);
-                let seen = report.seen.clone().unwrap_or_default();
-                assert!(seen.contains("as before"), "{seen}");
-            }
-            None => assert_eq!(report.outcome, Outcome::Passed, "{:?}", report.seen),
-        }
-    }
+    let broken = started(id, Some(Variant::IncarnationUnreported)).await;
+    must_have_failed(&broken, "as before");
+    let right = started(id, None).await;
+    assert_eq!(right.outcome, Outcome::Passed, "{:?}", right.seen);
+}
+
+/// The fake driver does not claim to keep anything: that is what the process driver passes.
+#[tokio::test(flavor = "multi_thread")]
+async fn sandboxes_that_are_forgotten_with_their_driver() {
+    let report = started("faults.restart.listed", None).await;
+    must_have_failed(
+        &report,
+        "after the restart the list is complete and does not have",
+    );
+    let report = started("faults.restart.sandboxes-stay", None).await;
+    must_have_failed(&report, "GONE");
 }
