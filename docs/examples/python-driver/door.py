@@ -24,6 +24,8 @@ from pathlib import Path
 CONNECTIONS_MAX = 64
 CHUNK_BYTES = 64 << 10
 LISTEN_FDS_START = 3
+# Set by a gateway that has started this process; the gateway also holds the other end of our stdin.
+GATEWAY_VARIABLE = "COFFERDAM_LISTEN_FD"
 
 
 class SocketError(Exception):
@@ -31,11 +33,15 @@ class SocketError(Exception):
 
 
 def inherited() -> socket.socket:
-    """The listening socket that whoever started us has bound: systemd's convention, LISTEN_PID and LISTEN_FDS."""
-    pid, count = os.environ.pop("LISTEN_PID", ""), os.environ.pop("LISTEN_FDS", "")
-    if pid != str(os.getpid()) or count != "1":
-        raise SocketError("no --socket PATH, and not exactly one socket inherited (LISTEN_PID, LISTEN_FDS)")
-    listener = socket.socket(fileno=LISTEN_FDS_START)
+    """The listening socket that whoever started us has bound: a gateway, or systemd."""
+    own_pid = str(os.getpid())
+    if GATEWAY_VARIABLE in os.environ:
+        number = int(os.environ[GATEWAY_VARIABLE])
+    elif os.environ.get("LISTEN_FDS") == "1" and os.environ.get("LISTEN_PID", own_pid) == own_pid:
+        number = LISTEN_FDS_START
+    else:
+        raise SocketError(f"no --socket PATH, and not one socket inherited ({GATEWAY_VARIABLE}, LISTEN_FDS)")
+    listener = socket.socket(fileno=number)
     listener.set_inheritable(False)
     if listener.family != socket.AF_UNIX or not listener.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
         raise SocketError("the inherited descriptor is not a listening Unix socket")

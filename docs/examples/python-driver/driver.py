@@ -10,7 +10,7 @@ import platform
 import secrets
 import sys
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import Any, Optional
 
 import grpc
 
@@ -66,10 +66,9 @@ class Driver(compute_driver_pb2_grpc.ComputeDriverServicer):
 
     async def Handshake(self, request: pb.HandshakeRequest, context: Any) -> pb.HandshakeResponse:
         asked = request.contract
-        if not request.HasField("contract") or asked.min == 0 or asked.min > asked.max:
-            raise errors.invalid([errors.Violation("contract", "must be a range from 1 up, with min not above max")])
-        if not request.gateway_id:
-            raise errors.invalid([errors.Violation("gateway_id", "must be set")])
+        wrong = list(spec.handshake_violations(request))
+        if wrong:
+            raise errors.invalid(wrong)
         chosen = min(asked.max, REVISION.max)
         if chosen < max(asked.min, REVISION.min):
             text = f"the gateway speaks revisions {asked.min} to {asked.max}, this driver {REVISION.min} to {REVISION.max}"
@@ -161,16 +160,24 @@ class Driver(compute_driver_pb2_grpc.ComputeDriverServicer):
             sandbox = self.host.admit(session.gateway_id, request)
             sandbox = sandbox or self.host.create(session.gateway_id, request, supervisor_fd)
         log("create", sandbox, request.operation_id)
-        return pb.CreateSandboxResponse(handle=handle_of(sandbox), sandbox=sandbox.refresh())
+        return pb.CreateSandboxResponse(handle=self.handle(), sandbox=sandbox.refresh())
 
     async def RecoverSandboxes(self, request: pb.RecoverSandboxesRequest, context: Any) -> pb.RecoverSandboxesResponse:
         gateway_id = self.gate.session(context).gateway_id
+        wrong: list[errors.Violation] = []
+        for index, item in enumerate(request.items):
+            wrong += spec.id_violations(item.sandbox_id, f"items[{index}].sandbox_id")
+        if wrong:
+            raise errors.invalid(wrong)
         return pb.RecoverSandboxesResponse(results=[self.recover(gateway_id, item) for item in request.items])
 
     def recover(self, gateway_id: str, item: Any) -> Any:
         result = pb.RecoverSandboxesResponse.Result(sandbox_id=item.sandbox_id)
         sandbox = self.host.sandboxes.get((gateway_id, item.sandbox_id))
-        problem = handle_problem(item.handle, sandbox) if item.HasField("handle") else None
+        problem = self.handle_problem(item.handle) if item.HasField("handle") else None
+        if problem is not None and sandbox is None:
+            # It may be where this driver does not look, so its absence here says nothing.
+            self.host.incomplete.add(gateway_id)
         if problem is not None:
             result.outcome, result.message = pb.RecoverSandboxesResponse.UNKNOWN, problem
         elif sandbox is None:
@@ -180,8 +187,22 @@ class Driver(compute_driver_pb2_grpc.ComputeDriverServicer):
                 sandbox.link_callback(item.callback_directory)
             result.outcome = pb.RecoverSandboxesResponse.RECOVERED
             result.sandbox.CopyFrom(sandbox.refresh())
-            result.handle.CopyFrom(handle_of(sandbox))
+            result.handle.CopyFrom(self.handle())
         return result
+
+    def handle(self) -> pb.Handle:
+        """Everything about a sandbox is in the state directory; the handle says in which one."""
+        return pb.Handle(version=HANDLE_VERSION, data=json.dumps({"state": self.host.identity}).encode())
+
+    def handle_problem(self, handle: pb.Handle) -> Optional[str]:
+        """Why nothing can be told by this handle; None if it can."""
+        if handle.version != HANDLE_VERSION:
+            return f"the handle has version {handle.version}, and this driver reads {HANDLE_VERSION}"
+        try:
+            state = json.loads(handle.data)["state"]
+        except (ValueError, KeyError, TypeError):
+            return "the handle is damaged"
+        return None if state == self.host.identity else "it was made under another --state directory"
 
     async def StartSandbox(self, request: pb.StartSandboxRequest, context: Any) -> pb.StartSandboxResponse:
         wrong = spec.token_violations(request.bootstrap_token)
@@ -224,7 +245,7 @@ class Driver(compute_driver_pb2_grpc.ComputeDriverServicer):
         if len(rest) > size:
             page.next_page_token = encode_token(f"{self.journal.incarnation}/{rest[size - 1].record.sandbox_id}")
         else:
-            page.complete = True
+            page.complete = self.gate.session(context).gateway_id not in self.host.incomplete
         return page
 
     async def WatchSandboxes(self, request: pb.WatchSandboxesRequest, context: Any) -> AsyncIterator[pb.WatchSandboxesResponse]:
@@ -250,24 +271,6 @@ class Driver(compute_driver_pb2_grpc.ComputeDriverServicer):
                 if os.fstat(console.fileno()).st_size < console.tell():
                     console.seek(0)
                 await asyncio.sleep(CONSOLE_S)
-
-
-def handle_of(sandbox: Sandbox) -> pb.Handle:
-    data = json.dumps({"digest": sandbox.record.spec_digest})
-    return pb.Handle(version=HANDLE_VERSION, data=data.encode())
-
-
-def handle_problem(handle: pb.Handle, sandbox: Any) -> Any:
-    """Why a handle does not help; None if it does."""
-    if handle.version != HANDLE_VERSION:
-        return f"the handle has version {handle.version}, and this driver reads {HANDLE_VERSION}"
-    try:
-        digest = json.loads(handle.data)["digest"]
-    except (ValueError, KeyError, TypeError):
-        return "the handle is damaged"
-    if sandbox is not None and digest != sandbox.record.spec_digest:
-        return "the handle is of another sandbox"
-    return None
 
 
 def encode_token(text: str) -> str:

@@ -2,7 +2,8 @@
 
     STATE/<gateway>/<sandbox id>/…
 
-The directory *is* the inventory: what is there exists, and what is not there does not. So a list is always complete.
+The directory *is* the inventory: what is there exists, and what is not there does not. Unless the operator has started the
+driver with another directory than before; so it has an identity, which is in every handle.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
+import secrets
 import shutil
 import signal
 import sys
@@ -19,7 +21,7 @@ from typing import Optional
 import errors
 import spec
 from cofferdam.compute.v1 import compute_driver_pb2 as pb
-from files import read_json
+from files import read_json, write_json
 from keeper import now_unix_ms
 from sandbox import Record, Sandbox
 from watch import Journal
@@ -34,9 +36,18 @@ class Host:
         self.journal = journal
         self.sandboxes: dict[tuple[str, str], Sandbox] = {}
         self.sandboxes_max = 64
+        # Tells this state directory from every other one.
+        self.identity = ""
+        # Gateways that know of sandboxes under another state directory: a list for them is not everything.
+        self.incomplete: set[str] = set()
 
     def load(self) -> None:
         """Finds what an earlier driver has left. Starts nothing."""
+        known = read_json(self.state / "state.json")
+        if known is None:
+            known = {"identity": secrets.token_hex(16)}
+            write_json(self.state / "state.json", known)
+        self.identity = known["identity"]
         for directory in sorted(self.state.glob("*/*/")):
             value = read_json(directory / "sandbox.json")
             if value is None or directory.name.startswith("."):
@@ -47,6 +58,8 @@ class Host:
 
     async def close(self) -> None:
         """Stops looking. The sandboxes stay."""
+        for sandbox in self.sandboxes.values():
+            sandbox.forget_deadline()
         tasks = [sandbox.monitoring for sandbox in self.sandboxes.values() if sandbox.monitoring is not None]
         for task in tasks:
             task.cancel()
@@ -121,6 +134,7 @@ class Host:
             os.chown(directory / "workspace", record.uid, record.gid)
             (directory / "lock").touch(mode=0o600)
             (directory / "console.log").touch(mode=0o600)
+            (directory / "callback").mkdir(mode=0o700)
             sandbox.link_callback(request.callback_directory)
             sandbox.save()
             directory.rename(final)
@@ -133,6 +147,7 @@ class Host:
     def adopt(self, sandbox: Sandbox) -> None:
         self.sandboxes[(sandbox.record.gateway_id, sandbox.record.sandbox_id)] = sandbox
         sandbox.monitoring = asyncio.get_running_loop().create_task(sandbox.monitor())
+        sandbox.await_deadline()
 
     async def stop(self, sandbox: Sandbox, grace_ms: int) -> None:
         with sandbox.operation():
@@ -190,6 +205,7 @@ class Host:
             sandbox.signal_keeper(signal.SIGUSR1)
             await sandbox.until_ended(0.1, deleting=True)
         await sandbox.monitored()
+        sandbox.forget_deadline()
         await remove_tree(sandbox.directory / "workspace")
         # Small and without an await: nobody can look at half of it.
         shutil.rmtree(sandbox.directory)

@@ -78,28 +78,26 @@ class Keeper:
 
     def start(self, bootstrap_fd: int, supervisor_fd: int, nice: int) -> int:
         def in_the_child() -> None:
-            # What the supervisor inherits, its workloads inherit.
-            os.umask(0o022)
             os.nice(nice)
             signal.pthread_sigmask(signal.SIG_SETMASK, [])
 
+        callback_fd = os.open(self.directory / "callback", os.O_RDONLY | os.O_DIRECTORY)
         with open(self.directory / "console.log", "ab") as console:
             # The bootstrap descriptor is a pipe: it is in no argument, no environment, no file.
             child = subprocess.Popen(
-                ["cofferdam-supervisor", "--callback", f"dir:{self.directory}/callback"]
-                + ["--config-fd", str(bootstrap_fd)],
+                ["cofferdam-supervisor", "--callback", f"dirfd:{callback_fd}", "--config-fd", str(bootstrap_fd)],
                 executable=f"/proc/self/fd/{supervisor_fd}",
                 stdin=subprocess.DEVNULL,
                 stdout=console,
                 stderr=console,
                 cwd="/",
                 env={},
-                pass_fds=(bootstrap_fd, supervisor_fd),
+                pass_fds=(bootstrap_fd, supervisor_fd, callback_fd),
                 start_new_session=True,
                 preexec_fn=in_the_child,
             )
-        os.close(bootstrap_fd)
-        os.close(supervisor_fd)
+        for fd in (bootstrap_fd, supervisor_fd, callback_fd):
+            os.close(fd)
         return child.pid
 
     def wait(self) -> Optional[str]:
@@ -146,9 +144,12 @@ class Keeper:
 
     def bound_console(self) -> None:
         path = self.directory / "console.log"
-        if path.stat().st_size > CONSOLE_BYTES_MAX:
-            # It is written by appending, so it simply starts anew.
-            os.truncate(path, 0)
+        try:
+            if path.stat().st_size > CONSOLE_BYTES_MAX:
+                # It is written by appending, so it simply starts anew.
+                os.truncate(path, 0)
+        except FileNotFoundError:
+            pass  # Somebody has removed the directory. The deadline holds all the same.
 
     def write_boot(self) -> None:
         boot = {

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """A Cofferdam driver in Python, from the contract alone. NO ISOLATION: it runs sandboxes as plain processes, for learning.
 
-    main.py --socket PATH --state DIR      or without --socket, with one listening socket inherited (LISTEN_FDS)
+    main.py --socket PATH --state DIR      or without --socket, with one listening socket inherited
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ GRACE_S = 2.0
 def main() -> int:
     parser = argparse.ArgumentParser(description="A Cofferdam driver for learning. NO ISOLATION.")
     parser.add_argument("--socket", type=Path, metavar="PATH", help="bind this Unix socket; without it one is inherited")
-    parser.add_argument("--state", type=Path, metavar="DIR", required=True, help="where sandboxes are kept")
+    parser.add_argument("--state", type=Path, metavar="DIR", default=default_state(), help="where sandboxes are kept [%(default)s]")
     arguments = parser.parse_args()
     # Files are for this user only; see DIRECTORY_MODE for the directories.
     os.umask(0o777 & ~DIRECTORY_MODE)
@@ -52,6 +52,13 @@ def main() -> int:
         if arguments.socket:
             arguments.socket.unlink()
     return 0
+
+
+def default_state() -> Path:
+    """systemd's StateDirectory=, or the user's own."""
+    if "STATE_DIRECTORY" in os.environ:
+        return Path(os.environ["STATE_DIRECTORY"])
+    return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local/state") / "cofferdam-python-driver"
 
 
 def lock_state(state: Path) -> Path:
@@ -70,6 +77,9 @@ async def serve(listener: socket.socket, state: Path) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    if door.GATEWAY_VARIABLE in os.environ:
+        # A gateway that has started us holds the other end of our stdin, and says nothing there until it is gone.
+        asyncio.get_running_loop().add_reader(sys.stdin.fileno(), stop.set)
     journal = Journal(new_incarnation())
     host, gate = Host(state, journal), Gate()
     host.load()

@@ -4,7 +4,7 @@
         lock           held by the keeper as long as it lives
         boot.json      who was started, and
         end.json       how it ended (both written by the keeper, each with the number of the boot)
-        callback       a link to the gateway's directory with the supervisor's socket
+        callback/      holds `gateway.sock`, a link to the socket in the gateway's directory
         console.log    what the supervisor says
         workspace/     the workload's
 
@@ -43,6 +43,8 @@ from keeper import WATCHED, now_unix_ms
 HERE = Path(__file__).resolve().parent
 # Between looks at a keeper that has not told yet whom it has started.
 BOOTING_S = 0.005
+DEADLINE_S = 60.0
+SOCKET_NAME = "gateway.sock"
 
 
 @dataclass
@@ -76,6 +78,7 @@ class Sandbox:
         self.removing = False
         self.keeper: Optional[subprocess.Popen[bytes]] = None
         self.monitoring: Optional[asyncio.Task[None]] = None
+        self.expiry: Optional[asyncio.TimerHandle] = None
 
     # ── What is seen ─────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -119,6 +122,9 @@ class Sandbox:
             seen.state = pb.CREATING if boot is None else pb.RUNNING
         else:
             end = end or self.lost(boot)
+            if now_unix_ms() >= record.expire_time_unix_ms:
+                # Also when it was stopped before that: it must not run again.
+                end = {"kind": "deadline", "time_unix_ms": max(end["time_unix_ms"], record.expire_time_unix_ms)}
             started.status = pb.FALSE
             started.change_time_unix_ms = end["time_unix_ms"]
             seen.state = state_after(end)
@@ -216,6 +222,21 @@ class Sandbox:
         self.refresh()
         self.wake()
 
+    def await_deadline(self) -> None:
+        """The keeper ends what runs. This is for one that is stopped then: it fails, and that is told."""
+        self.forget_deadline()
+        left_ms = self.record.expire_time_unix_ms - now_unix_ms()
+        if left_ms > 0:
+            # Bounded, since the wall clock may be set.
+            wait_s = min(left_ms / 1000 + 0.01, DEADLINE_S)
+            self.expiry = asyncio.get_running_loop().call_later(wait_s, self.await_deadline)
+        else:
+            self.refresh()
+
+    def forget_deadline(self) -> None:
+        if self.expiry is not None:
+            self.expiry.cancel()
+
     async def monitored(self) -> None:
         """Waits until the monitor of a boot that has ended is through with it."""
         if self.monitoring is not None:
@@ -257,12 +278,14 @@ class Sandbox:
         write_json(self.directory / "sandbox.json", asdict(self.record))
 
     def link_callback(self, callback_directory: str) -> None:
-        """The supervisor looks the link up at each connection, so it may be changed while one runs."""
-        link, beside = self.directory / "callback", self.directory / ".callback.new"
-        if link.is_symlink() and os.readlink(link) == callback_directory:
+        """The supervisor looks the link up at each connection, so it may be changed while one runs. A link and not a
+        path for the supervisor, since an address may have only 107 bytes."""
+        link, beside = self.directory / "callback" / SOCKET_NAME, self.directory / "callback" / ".new"
+        target = f"{callback_directory}/{SOCKET_NAME}"
+        if link.is_symlink() and os.readlink(link) == target:
             return
         beside.unlink(missing_ok=True)
-        beside.symlink_to(callback_directory)
+        beside.symlink_to(target)
         os.replace(beside, link)
 
 

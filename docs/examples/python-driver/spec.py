@@ -27,6 +27,7 @@ MAP_VALUE_BYTES_MAX = 4096
 STRUCT_BYTES_MAX = 256 << 10
 HANDLE_BYTES_MAX = 64 << 10
 TOKEN_BYTES = 32
+DIGEST_BYTES = 32
 
 # Only root can run a workload as somebody else.
 CHOOSE_USER = os.geteuid() == 0
@@ -99,7 +100,7 @@ def violations(spec: pb.SandboxSpec) -> list[Violation]:
 
 
 def create_violations(request: pb.CreateSandboxRequest) -> list[Violation]:
-    """Everything that is wrong with a request: its own fields by their names, the spec's as above."""
+    """Everything that is wrong with a request, with paths from the request: the spec's begin with "spec."."""
     around = pb.CreateSandboxRequest()
     around.CopyFrom(request)
     around.ClearField("spec")
@@ -109,7 +110,7 @@ def create_violations(request: pb.CreateSandboxRequest) -> list[Violation]:
         *token_violations(request.bootstrap_token),
         *callback_violations(request.callback_directory),
         *([] if request.HasField("spec") else [Violation("spec", "must be set")]),
-        *violations(request.spec),
+        *(Violation(f"spec.{field}", text) for field, text in violations(request.spec)),
     ]
 
 
@@ -165,6 +166,18 @@ def weaknesses(spec: pb.SandboxSpec) -> list[str]:
         found.append("The host name is the host's own.")
     found.append("The workspace is a directory of its own, but not at the path that was asked for.")
     return found
+
+
+def handshake_violations(request: pb.HandshakeRequest) -> Iterator[Violation]:
+    if not 1 <= request.contract.min <= request.contract.max:
+        yield Violation("contract", "must be a range of revisions: 1 <= min <= max")
+    if not request.gateway_id:
+        yield Violation("gateway_id", "must not be empty")
+    if request.HasField("supervisor"):
+        if len(request.supervisor.sha256) != DIGEST_BYTES:
+            yield Violation("supervisor.sha256", f"must have {DIGEST_BYTES} bytes")
+        if not request.supervisor.path.startswith("/"):
+            yield Violation("supervisor.path", "must be an absolute path")
 
 
 def id_violations(value: str, field: str = "sandbox_id") -> list[Violation]:
