@@ -114,7 +114,7 @@ fn profile_dir() -> PathBuf {
     dir.to_path_buf()
 }
 
-fn target_dir() -> PathBuf {
+pub(crate) fn target_dir() -> PathBuf {
     let profile = profile_dir();
     profile
         .parent()

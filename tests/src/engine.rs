@@ -27,6 +27,8 @@ pub enum Engine {
     Containers(container::Kind),
     /// A program somewhere in the system's directories.
     Program(&'static str),
+    /// What the example driver in Python runs with; `cargo xtask engines` makes it.
+    Python,
 }
 
 /// What a test that cannot run returns: nothing, or an empty success.
@@ -58,6 +60,7 @@ fn missing(engine: Engine) -> Option<String> {
             .err()
             .map(|reason| format!("no cgroups can be handed over: {reason}")),
         Engine::Containers(kind) => kind.missing(),
+        Engine::Python => crate::python::missing(),
         Engine::Program(name) => {
             let found = ["/usr/bin", "/usr/sbin", "/bin", "/sbin"]
                 .iter()

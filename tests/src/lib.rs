@@ -5,7 +5,7 @@
 //! gateway.rs   a gateway for one test, and what must be true after it      leaks.rs
 //! cli.rs       the command-line tool: run, piped, in a terminal (pty.rs)
 //! client.rs    the callers' protocol itself
-//! driver.rs    a third party's driver
+//! driver.rs    a third party's driver                                      python.rs
 //! tree.rs      a program with everything that descends from it             process.rs
 //! binaries.rs  where the programs are      user.rs    who runs them        home.rs
 //! disk.rs      a disk that can be filled up
@@ -30,6 +30,7 @@ pub mod leaks;
 pub mod own_docker;
 pub mod process;
 pub mod pty;
+pub mod python;
 pub mod registry;
 pub mod tree;
 pub mod user;

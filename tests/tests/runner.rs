@@ -13,6 +13,7 @@ mod gateway_death;
 mod odd_driver;
 mod own_gateway;
 mod ports;
+mod python_driver;
 mod queue;
 mod readme;
 mod sealed;

@@ -8,6 +8,7 @@ mod daemon;
 mod docker;
 mod own;
 mod podman;
+mod python;
 
 use std::path::PathBuf;
 use std::process::{Command, ExitCode, Stdio};
@@ -58,6 +59,15 @@ const ENGINES: &[Engine] = &[
         version: &["--version"],
         package: "podman",
         purpose: "tests: the platform of the podman driver",
+    },
+    Engine {
+        program: "python3",
+        version: &[
+            "-c",
+            "import ensurepip, platform; print('Python', platform.python_version(), 'with venv')",
+        ],
+        package: "python3-venv",
+        purpose: "tests: the example driver in Python",
     },
 ];
 
@@ -122,14 +132,14 @@ pub(crate) fn main(args: Args) -> Result<ExitCode> {
         install_missing()?;
     }
     let missing = report();
-    if missing.is_empty() {
-        return Ok(ExitCode::SUCCESS);
+    if !missing.is_empty() {
+        println!(
+            "to install the missing: apt-get install {}",
+            missing.join(" ")
+        );
+        return Ok(ExitCode::FAILURE);
     }
-    println!(
-        "to install the missing: apt-get install {}",
-        missing.join(" ")
-    );
-    Ok(ExitCode::FAILURE)
+    python::environment(args.check)
 }
 
 fn install_missing() -> Result<()> {
@@ -189,7 +199,8 @@ fn version(engine: &Engine) -> Option<String> {
         .args(engine.version)
         .stdin(Stdio::null())
         .output()
-        .ok()?;
+        .ok()
+        .filter(|output| output.status.success())?;
     let text = String::from_utf8_lossy(&output.stdout);
     let line = text.lines().next().unwrap_or_default();
     Some(
