@@ -15,6 +15,12 @@ use crate::proto::FieldViolation;
 /// How long a gateway waits before it repeats a call that was answered `ABORTED`.
 pub const ABORTED_RETRY: Duration = Duration::from_millis(100);
 
+/// Of an error's violations. The contract's bound for all details: 4 KiB before base64.
+const VIOLATIONS_BYTES_MAX: usize = 3 << 10;
+
+/// Each has so many bytes besides its texts.
+const VIOLATION_FRAME_BYTES: usize = 8;
+
 type Source = Box<dyn StdError + Send + Sync>;
 
 /// The failure of one operation on a platform.
@@ -290,7 +296,7 @@ impl DriverError {
         let mut details = ErrorDetails::new();
         match &self.kind {
             ErrorKind::Invalid(violations) => {
-                for violation in violations {
+                for violation in within_a_header(violations) {
                     details.add_bad_request_violation(&violation.field, &violation.message);
                 }
             }
@@ -332,6 +338,16 @@ impl DriverError {
     }
 }
 
+/// As many as the other side's gRPC library will take: it bounds the headers that details travel in.
+fn within_a_header(violations: &[FieldViolation]) -> impl Iterator<Item = &FieldViolation> {
+    let mut left = VIOLATIONS_BYTES_MAX;
+    violations.iter().take_while(move |violation| {
+        let bytes = VIOLATION_FRAME_BYTES + violation.field.len() + violation.message.len();
+        left = left.saturating_sub(bytes);
+        left > 0
+    })
+}
+
 impl From<DriverError> for Status {
     fn from(error: DriverError) -> Self {
         // The wire is where the error leaves this process, so the causes go along.
@@ -360,6 +376,20 @@ mod tests {
             .collect();
         assert_eq!(fields.len(), 2);
         assert_eq!(fields[1].field, "b");
+    }
+
+    #[test]
+    fn more_violations_than_a_header_takes_are_counted() {
+        let violation = |number: usize| FieldViolation {
+            field: format!("mounts[{number}].target"),
+            message: "must be an absolute path".to_owned(),
+        };
+        let status = Status::from(DriverError::invalid((0..1000).map(violation).collect()));
+        let details = status.get_error_details();
+        let shown = details.bad_request().unwrap().field_violations.len();
+        assert!((50..150).contains(&shown), "{shown}");
+        assert!(status.message().contains("and 999 more"));
+        assert!(status.details().len() < 4 << 10);
     }
 
     #[test]

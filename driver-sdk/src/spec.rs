@@ -9,8 +9,8 @@ mod violations;
 use std::collections::HashSet;
 
 use crate::proto::{
-    Capabilities, FieldViolation, Isolation, Limits, Mount, NetworkClass, SandboxSpec, image_spec,
-    mount,
+    Capabilities, FieldViolation, Isolation, Limits, Mount, NetworkClass, PullPolicy, SandboxSpec,
+    image_spec, mount,
 };
 
 pub use digest::SpecDigest;
@@ -102,6 +102,9 @@ fn image(spec: &SandboxSpec, capabilities: &Capabilities, found: &mut Violations
         }
     }
     if let Some(image) = image {
+        if PullPolicy::try_from(image.pull).is_err() {
+            unknown("image.pull", image.pull, found);
+        }
         found.string("image.platform", &image.platform);
         if let Some(credentials) = &image.credentials {
             // Tokens of registries are long: the bound of a map's value, not that of a string.
@@ -114,6 +117,11 @@ fn image(spec: &SandboxSpec, capabilities: &Capabilities, found: &mut Violations
             );
         }
     }
+}
+
+/// What is asked for by a value that is not known cannot be given, and something else must not be.
+fn unknown(field: &str, value: i32, found: &mut Violations) {
+    found.add(field, format!("{value} is not known to this driver"));
 }
 
 fn limits(spec: &SandboxSpec, capabilities: &Capabilities, found: &mut Violations) {
@@ -149,9 +157,10 @@ fn network(spec: &SandboxSpec, capabilities: &Capabilities, found: &mut Violatio
     for (index, rule) in network.allow.iter().enumerate() {
         found.string(&format!("network.allow[{index}]"), rule);
     }
-    let class = match network.class() {
-        NetworkClass::Unspecified => NetworkClass::None,
-        class => class,
+    let class = match NetworkClass::try_from(network.class) {
+        Ok(NetworkClass::Unspecified) => NetworkClass::None,
+        Ok(class) => class,
+        Err(_) => return unknown("network.class", network.class, found),
     };
     if !capabilities.networks.contains(&i32::from(class)) {
         let can: Vec<_> = capabilities

@@ -9,8 +9,8 @@ import grpc
 from google.protobuf import any_pb2, duration_pb2, message
 from google.rpc import error_details_pb2, status_pb2
 
-# Details travel in a header, and headers are small.
-VIOLATIONS_MAX = 32
+# Details travel in a header, and the contract bounds them: 4 KiB.
+VIOLATIONS_BYTES_MAX = 3 << 10
 RETRY_MS = 100
 
 
@@ -42,12 +42,15 @@ class Refusal(Exception):
 
 
 def invalid(violations: Sequence[Violation]) -> Refusal:
-    shown = violations[:VIOLATIONS_MAX]
-    fields = [error_details_pb2.BadRequest.FieldViolation(field=v.field, description=v.message) for v in shown]
-    text = "; ".join(f"{v.field}: {v.message}" for v in shown[:4])
+    request, left = error_details_pb2.BadRequest(), VIOLATIONS_BYTES_MAX
+    for violation in violations:
+        left -= len(violation.field.encode()) + len(violation.message.encode()) + 8
+        if left > 0:
+            request.field_violations.add(field=violation.field, description=violation.message)
+    text = "; ".join(f"{v.field}: {v.message}" for v in violations[:4])
     if len(violations) > 4:
         text += f"; and {len(violations) - 4} more"
-    return Refusal(grpc.StatusCode.INVALID_ARGUMENT, text, [error_details_pb2.BadRequest(field_violations=fields)])
+    return Refusal(grpc.StatusCode.INVALID_ARGUMENT, text, [request])
 
 
 def not_found(sandbox_id: str) -> Refusal:
@@ -88,4 +91,5 @@ def _resource(sandbox_id: str) -> error_details_pb2.ResourceInfo:
 
 
 def _retry(delay_ms: int = RETRY_MS) -> error_details_pb2.RetryInfo:
-    return error_details_pb2.RetryInfo(retry_delay=duration_pb2.Duration(nanos=delay_ms % 1000 * 1_000_000, seconds=delay_ms // 1000))
+    delay = duration_pb2.Duration(seconds=delay_ms // 1000, nanos=delay_ms % 1000 * 1_000_000)
+    return error_details_pb2.RetryInfo(retry_delay=delay)

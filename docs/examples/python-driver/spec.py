@@ -117,6 +117,8 @@ def create_violations(request: pb.CreateSandboxRequest) -> list[Violation]:
 def _refused(spec: pb.SandboxSpec) -> Iterator[Violation]:
     if spec.image.WhichOneof("source") != "host":
         yield Violation("image", "this driver has no images; the only one is the host itself")
+    if spec.image.pull not in pb.PullPolicy.values():
+        yield Violation("image.pull", f"{spec.image.pull} is not known to this driver")
     if spec.uid == 0:
         yield Violation("uid", "without isolation, root in the sandbox would be root on the host")
     if spec.gid == 0:

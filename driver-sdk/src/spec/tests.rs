@@ -157,3 +157,17 @@ fn regex_like(id: &str) -> bool {
             .iter()
             .all(|byte| b"abcdefghijklmnopqrstuvwxyz0123456789-".contains(byte))
 }
+
+#[test]
+fn what_is_asked_for_by_an_unknown_value_is_refused() {
+    let mut asked = spec();
+    asked.isolation_min = 99;
+    asked.image.as_mut().unwrap().pull = 99;
+    asked.network = Some(NetworkSpec {
+        class: 99,
+        allow: Vec::new(),
+    });
+    let mut found = fields(&asked);
+    found.sort();
+    assert_eq!(found, ["image.pull", "isolation_min", "network.class"]);
+}
