@@ -12,7 +12,8 @@ pub struct VersionRange {
 pub struct HandshakeRequest {
     #[prost(message, optional, tag = "1")]
     pub contract: ::core::option::Option<VersionRange>,
-    /// Stable identity of the gateway's installation. A driver shows, lists and touches only this gateway's sandboxes.
+    /// Stable identity of the gateway's installation: any string but the empty one, so not to be used as a file name as it is. A
+    /// driver shows, lists and touches only this gateway's sandboxes. Several gateways may be connected at the same time.
     #[prost(string, tag = "2")]
     pub gateway_id: ::prost::alloc::string::String,
     /// Semantic version, for logs.
@@ -28,7 +29,8 @@ pub struct Supervisor {
     /// its settings.
     #[prost(string, tag = "1")]
     pub path: ::prost::alloc::string::String,
-    /// Of the file's bytes. A driver MUST check it before it uses the file.
+    /// Of the file's bytes. A driver MUST check it before it uses the file, and use the very bytes that it has checked. What does
+    /// not match fails the create or start, not the handshake: the gateway may have been upgraded under a running driver.
     #[prost(bytes = "bytes", tag = "2")]
     pub sha256: ::prost::bytes::Bytes,
     #[prost(string, tag = "3")]
@@ -74,7 +76,8 @@ pub struct Capabilities {
     /// Ways to say what the root file system is.
     #[prost(message, optional, tag = "3")]
     pub images: ::core::option::Option<ImageSources>,
-    /// Network classes that it really enforces.
+    /// Network classes that it can really give. The gateway refuses a request for another one: a driver that can give only OPEN
+    /// runs nothing for callers who do not ask for that.
     #[prost(enumeration = "NetworkClass", repeated, tag = "4")]
     pub networks: ::prost::alloc::vec::Vec<i32>,
     /// Limits that it really enforces on the whole sandbox. The platform may add or lose some: see `Fingerprint`.
@@ -101,7 +104,8 @@ pub struct Capabilities {
     /// Host directories as mounts, if the operator allows them.
     #[prost(bool, tag = "14")]
     pub host_mounts: bool,
-    /// The user of `SandboxSpec.user` can be chosen. Otherwise the driver's own default user is used.
+    /// The user in `SandboxSpec.uid` and `gid` can be chosen. Otherwise the driver's own default user is used, who is not root, and
+    /// the departure is one of `Sandbox.weaknesses`.
     #[prost(bool, tag = "15")]
     pub choose_user: bool,
 }
@@ -213,13 +217,14 @@ pub struct SandboxSpec {
     pub network: ::core::option::Option<NetworkSpec>,
     #[prost(message, repeated, tag = "6")]
     pub mounts: ::prost::alloc::vec::Vec<Mount>,
-    /// For people and reconciling. Keys under "cofferdam." are the gateway's.
+    /// For people and reconciling, where the platform has labels. Keys under "cofferdam." are the gateway's. Not reported back.
     #[prost(btree_map = "string, string", tag = "7")]
     pub labels: ::prost::alloc::collections::BTreeMap<
         ::prost::alloc::string::String,
         ::prost::alloc::string::String,
     >,
-    /// The driver or the platform removes the sandbox's processes then, whoever else has died. Never 0.
+    /// The driver or the platform removes the sandbox's processes then, whoever else has died; a sandbox that is stopped then
+    /// fails, too (DEADLINE). Never 0. A time that has passed is a violation, but not for a create that is repeated.
     #[prost(uint64, tag = "8")]
     pub expire_time_unix_ms: u64,
     #[prost(uint32, tag = "9")]
@@ -233,7 +238,9 @@ pub struct SandboxSpec {
     /// Root file system writable (until deleted), instead of read-only with a writable workspace and /tmp.
     #[prost(bool, tag = "12")]
     pub root_writable: bool,
-    /// Absolute path of the workspace, writable, the default working directory. Empty: /workspace.
+    /// Absolute path of the workspace, writable, the default working directory. Empty: /workspace. A driver whose sandboxes have
+    /// no file system of their own puts it elsewhere, tells the supervisor so, and says it in `Sandbox.weaknesses`: then callers
+    /// use relative paths, which are always below it.
     #[prost(string, tag = "13")]
     pub workspace: ::prost::alloc::string::String,
     #[prost(string, tag = "14")]
@@ -346,7 +353,7 @@ pub struct Sandbox {
     pub sandbox_id: ::prost::alloc::string::String,
     #[prost(enumeration = "SandboxState", tag = "2")]
     pub state: i32,
-    /// Grows with every change of this sandbox in this incarnation.
+    /// Grows with every change of this sandbox in this incarnation; not 0. Two observations with the same revision are the same.
     #[prost(uint64, tag = "3")]
     pub revision: u64,
     /// What is going on, for people and programs.
@@ -358,11 +365,13 @@ pub struct Sandbox {
     /// How often the platform has killed a process of this sandbox for want of memory since it was created. Absent: not measured.
     #[prost(uint64, optional, tag = "6")]
     pub oom_kill_count: ::core::option::Option<u64>,
-    /// Counts the starts: 1 after create. Says which of two observations is the later one, so a driver must count.
+    /// Counts the starts: 1 after create, also before it has started. Says which of two observations is the later one, so a driver
+    /// must count, and keep the count over its own restarts.
     #[prost(uint64, tag = "7")]
     pub boots: u64,
     #[prost(uint64, tag = "8")]
     pub create_time_unix_ms: u64,
+    /// Of the last start. 0: not started yet.
     #[prost(uint64, tag = "9")]
     pub start_time_unix_ms: u64,
     /// The platform's own name for it: container id, pod name, pid.
@@ -396,7 +405,7 @@ pub struct Condition {
     #[prost(uint64, tag = "6")]
     pub progress_total_bytes: u64,
 }
-/// Why it does not run. Typed: nobody parses the message.
+/// Why it does not run. Typed: nobody parses the message. What the supervisor's exit codes become is in docs/supervisor.md.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Termination {
     #[prost(enumeration = "TerminationReason", tag = "1")]
@@ -428,7 +437,7 @@ pub struct FieldViolation {
     /// Path from `SandboxSpec`: "limits.memory_bytes", "driver_config.volumes\[0\].name".
     #[prost(string, tag = "1")]
     pub field: ::prost::alloc::string::String,
-    /// What is wrong and what is allowed.
+    /// What is wrong and what is allowed, in few words: errors carry it in a header.
     #[prost(string, tag = "2")]
     pub message: ::prost::alloc::string::String,
 }
@@ -462,7 +471,9 @@ pub struct CreateSandboxRequest {
     pub spec: ::core::option::Option<SandboxSpec>,
     /// Directory on the gateway's host that holds the sandbox's own socket, `gateway.sock`. The driver connects the
     /// supervisor's byte stream to it: it makes the *directory* (not the file: a restarted gateway binds a new one) reachable
-    /// for the supervisor, or relays bytes. It MUST be out of reach for every other sandbox. Empty for driver-executed platforms.
+    /// for the supervisor, or relays bytes. It MUST be out of reach for every other sandbox (as far as anything is: see
+    /// `NO_ISOLATION`). The driver keeps the path for StartSandbox. It is there before the create, and as long as the sandbox.
+    /// Empty for driver-executed platforms.
     #[prost(string, tag = "3")]
     pub callback_directory: ::prost::alloc::string::String,
     /// 32 bytes that the supervisor proves it is the right one with. The driver passes it on as docs/supervisor.md says, and
@@ -503,7 +514,8 @@ pub mod recover_sandboxes_request {
         /// Absent: the answer to the create was lost. The driver looks for the id on its platform.
         #[prost(message, optional, tag = "2")]
         pub handle: ::core::option::Option<super::Handle>,
-        /// As in the create: the directory may be a new one.
+        /// As in the create: the directory may be a new one. A driver that can make a running supervisor connect there does so at
+        /// its next connection; one that cannot says so in a condition DISRUPTED, and SHOULD use it from the next start on.
         #[prost(string, tag = "3")]
         pub callback_directory: ::prost::alloc::string::String,
     }
@@ -546,7 +558,8 @@ pub mod recover_sandboxes_response {
         Unspecified = 0,
         /// It is there, as `sandbox` says; the driver watches it again.
         Recovered = 1,
-        /// The platform says for certain that it is not there any more. `sandbox.termination` says why, if known.
+        /// The platform says for certain that it is not there any more. `sandbox.termination` says why, if known; `sandbox` may be
+        /// absent.
         Gone = 2,
         /// Cannot tell (platform down, handle not readable): ask again later. The gateway deletes nothing.
         Unknown = 3,
@@ -688,7 +701,7 @@ pub struct SandboxDeleted {
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Bookmark {
-    /// The snapshot is whole.
+    /// The snapshot is whole. Only ever true of the first bookmark of a watch without a cursor.
     #[prost(bool, tag = "1")]
     pub synced: bool,
     #[prost(string, tag = "2")]
@@ -920,7 +933,7 @@ impl Execution {
 #[repr(i32)]
 pub enum Isolation {
     Unspecified = 0,
-    /// Nothing but processes: for development only.
+    /// Nothing but processes: for development only. What this contract wants out of reach of the workload is within its reach.
     NoIsolation = 1,
     /// Namespaces, seccomp, cgroups; the host's kernel.
     Namespaces = 2,
@@ -1104,7 +1117,8 @@ pub enum SandboxState {
     Unspecified = 0,
     /// Accepted; image, disk, network or processes are being made.
     Creating = 1,
-    /// The supervisor has been started (or, driver-executed, the probe says that commands run).
+    /// The supervisor has been started (or, driver-executed, the probe says that commands run). Whether it has called back is the
+    /// gateway's business.
     Running = 2,
     /// Ended by StopSandbox or by itself; can be started again. See `termination`.
     Stopped = 3,
@@ -1385,7 +1399,8 @@ pub mod compute_driver_client {
         }
         /// Agrees on a version and says who is who. First on every connection; may be repeated.
         ///
-        ///   INVALID_ARGUMENT     no version range, or min > max
+        ///   INVALID_ARGUMENT     no version range, min = 0 or min > max; no gateway_id; a supervisor whose path is not absolute or
+        ///                        whose sha256 has not 32 bytes
         ///   FAILED_PRECONDITION  the version ranges do not overlap. The message states both and what to install. The violation's
         ///                        type is "CONTRACT_VERSION"
         pub async fn handshake(
@@ -1416,8 +1431,8 @@ pub mod compute_driver_client {
         }
         /// Hands over the driver-wide settings, which the gateway has already checked against `settings_schema`. Sent after every
         /// handshake, also when there are none; the same settings again change nothing. Sandboxes that exist are not touched by a
-        /// change. Until a driver process has been configured once, every RPC but Handshake, Configure and Fingerprint is
-        /// FAILED_PRECONDITION with the violation type "NOT_CONFIGURED".
+        /// change. Absent settings are empty ones. Until a driver process has been configured once, over whatever connection, every
+        /// RPC but Handshake, Configure and Fingerprint is FAILED_PRECONDITION with the violation type "NOT_CONFIGURED".
         ///
         ///   INVALID_ARGUMENT     a setting is wrong; all violations at once, with paths as in the settings ("registry.url")
         pub async fn configure(
@@ -1447,7 +1462,8 @@ pub mod compute_driver_client {
             self.inner.unary(req, path, codec).await
         }
         /// What the platform is and can do now. The first message comes at once; then one whenever something in it changes, at
-        /// most one a second. The stream ends only with the connection.
+        /// most one a second. The stream ends only with the connection or the driver. A supervisor that cannot be used (see
+        /// `Supervisor.sha256`) is a check that failed, for a driver that tries it ahead.
         pub async fn fingerprint(
             &mut self,
             request: impl tonic::IntoRequest<super::FingerprintRequest>,
@@ -1475,7 +1491,8 @@ pub mod compute_driver_client {
             self.inner.server_streaming(req, path, codec).await
         }
         /// Says everything that is wrong with a spec, not only the first thing. Changes nothing. A spec without violations may
-        /// still fail to be created. Violations are data: the call itself is OK.
+        /// still fail to be created. Violations are data: the call itself is OK, whatever the spec, also for bounds and for an
+        /// `expire_time_unix_ms` that has passed.
         pub async fn validate_sandbox(
             &mut self,
             request: impl tonic::IntoRequest<super::ValidateSandboxRequest>,
@@ -1536,16 +1553,20 @@ pub mod compute_driver_client {
         }
         /// Accepts a sandbox and starts it. Answers as soon as the driver has taken responsibility; progress comes by Watch.
         ///
-        /// Idempotent on `sandbox_id`: the same spec again gives the same sandbox and handle, another spec is ALREADY_EXISTS. Two
-        /// specs are the same when their bytes are, after deterministic serialization, but for `bootstrap_token` and
-        /// `image.credentials`, which count only the first time.
+        /// Idempotent on `sandbox_id`: the same spec again gives the same sandbox and handle, in whatever state it is by now, also
+        /// after its deadline; another spec is ALREADY_EXISTS. Only `spec` is compared, without `image.credentials` and without what
+        /// the driver does not know: two specs are the same when their bytes are, after deterministic serialization. A driver keeps a
+        /// digest of that. All else in the request counts only the first time. While the sandbox is being deleted: ABORTED.
+        /// An id is the gateway's: another gateway (`gateway_id`) may use the same for another sandbox.
         /// The driver makes sure, before it answers, that the platform or the driver will remove the sandbox's processes at
         /// `expire_time_unix_ms` even if the gateway never calls again.
         /// On an error nothing is left behind, or what is left is listed and can be deleted by this id.
         ///
-        ///   INVALID_ARGUMENT     as ValidateSandbox would say
+        ///   INVALID_ARGUMENT     as ValidateSandbox would say (paths begin with "spec."); a token of not 32 bytes; a callback
+        ///                        directory that is not an absolute path
         ///   ALREADY_EXISTS       the id is taken by another spec
         ///   NOT_FOUND            an image or another object that the spec names, and that is checked before accepting
+        ///   FAILED_PRECONDITION  violation type "SUPERVISOR": the supervisor is not what the handshake says, or not for this platform
         ///   RESOURCE_EXHAUSTED, FAILED_PRECONDITION, UNAVAILABLE, ABORTED
         pub async fn create_sandbox(
             &mut self,
@@ -1577,8 +1598,11 @@ pub mod compute_driver_client {
             self.inner.unary(req, path, codec).await
         }
         /// After a restart of the gateway or of the driver: hands the stored handles back. For each the driver answers whether it
-        /// has it again. MUST NOT start or run anything: a sandbox that has stopped is recovered as stopped.
-        /// A handle that the driver cannot read (of a newer version, damaged) is UNKNOWN, not an error.
+        /// has it again. MUST NOT start or run anything: a sandbox that has stopped is recovered as stopped, one that is half deleted
+        /// as DELETING (the gateway repeats the delete).
+        /// A handle that the driver cannot read (of a newer version, damaged) is UNKNOWN, not an error. So is one that names another
+        /// place than the driver looks in now (another state directory, another cluster): what is not there may still be elsewhere,
+        /// and then no list is `complete`. What is another gateway's is not there.
         pub async fn recover_sandboxes(
             &mut self,
             request: impl tonic::IntoRequest<super::RecoverSandboxesRequest>,
@@ -1610,7 +1634,10 @@ pub mod compute_driver_client {
         }
         /// Starts a stopped sandbox: same id, workspace kept, new boot. OK if it runs. Answers when accepted.
         ///
-        ///   NOT_FOUND, FAILED_PRECONDITION (failed, deleting), UNIMPLEMENTED (without `Capabilities.stop_start`), ABORTED
+        /// The supervisor is that of this connection's handshake, which may be a newer one. While CREATING: OK.
+        ///
+        ///   FAILED_PRECONDITION  violation type "SANDBOX_STATE": failed, or its deadline has passed; "SUPERVISOR" as in CreateSandbox
+        ///   NOT_FOUND, UNIMPLEMENTED (without `Capabilities.stop_start`), ABORTED (also while it is being deleted)
         pub async fn start_sandbox(
             &mut self,
             request: impl tonic::IntoRequest<super::StartSandboxRequest>,
@@ -1637,7 +1664,9 @@ pub mod compute_driver_client {
                 );
             self.inner.unary(req, path, codec).await
         }
-        /// Stops it: asks politely, kills after the grace, and answers only when nothing of it runs any more. OK if stopped.
+        /// Stops it: asks politely, kills after the grace, and answers only when nothing of it runs any more. OK if stopped; one in
+        /// FAILED_STATE stays that. Asking is SIGTERM to the supervisor, or the platform's own way. Until it has ended the state is
+        /// RUNNING. A stop whose caller has gone need not go on; the reason is STOPPED_BY_REQUEST if it ends all the same.
         ///
         ///   NOT_FOUND, UNIMPLEMENTED (without `Capabilities.stop_start`), ABORTED
         pub async fn stop_sandbox(
@@ -1727,7 +1756,8 @@ pub mod compute_driver_client {
                 );
             self.inner.unary(req, path, codec).await
         }
-        /// Observes all sandboxes of this gateway (`gateway_id` of the handshake), a page at a time, sorted by id.
+        /// Observes all sandboxes of this gateway (`gateway_id` of the handshake), a page at a time, sorted by the bytes of their ids.
+        /// Nothing needs to be recovered first. One that is made or removed between two pages may be there or not.
         ///
         ///   INVALID_ARGUMENT     a page token that is not from this driver and incarnation
         pub async fn list_sandboxes(
@@ -1761,10 +1791,12 @@ pub mod compute_driver_client {
         }
         /// Tells what happens. Without a cursor: one `snapshot` message for every sandbox, then a bookmark with `synced`, then
         /// changes in order, with a bookmark at least every 10 s. With a cursor: the changes since then, or OUT_OF_RANGE.
+        /// Only what is this gateway's. A cursor that is good brings no snapshot and so no `synced` bookmark.
         /// For one sandbox, events come in the order in which things happened, and a state is never reported again after a later
-        /// one. Cursors belong to one incarnation.
+        /// one; states between two others may be left out. Cursors belong to one incarnation.
         ///
-        ///   OUT_OF_RANGE         the cursor is too old, or of another incarnation: watch again without one
+        ///   OUT_OF_RANGE         the cursor is too old, of another incarnation, or not a cursor; also in the midst of a stream, for a
+        ///                        watcher that does not read and falls behind what the driver keeps: watch again without a cursor
         pub async fn watch_sandboxes(
             &mut self,
             request: impl tonic::IntoRequest<super::WatchSandboxesRequest>,
@@ -1794,7 +1826,8 @@ pub mod compute_driver_client {
                 );
             self.inner.server_streaming(req, path, codec).await
         }
-        /// The platform's log of a sandbox: boot messages, the supervisor's own stderr. For "why did it never come up".
+        /// The platform's log of a sandbox: boot messages, the supervisor's own stderr. For "why did it never come up". In pieces of
+        /// at most 64 KiB. Ends at the log's end; with `follow`, when the sandbox is deleted. What is kept is bounded by the driver.
         ///
         ///   NOT_FOUND, UNIMPLEMENTED (without `Capabilities.console`)
         pub async fn read_console(
@@ -1825,6 +1858,7 @@ pub mod compute_driver_client {
         }
         /// Use of resources, once, or repeatedly at an interval until cancelled.
         ///
+        ///   INVALID_ARGUMENT     an interval of 1 to 99 ms
         ///   NOT_FOUND, UNIMPLEMENTED (without `Capabilities.stats`)
         pub async fn sandbox_stats(
             &mut self,
@@ -2046,7 +2080,8 @@ pub mod compute_driver_server {
     pub trait ComputeDriver: std::marker::Send + std::marker::Sync + 'static {
         /// Agrees on a version and says who is who. First on every connection; may be repeated.
         ///
-        ///   INVALID_ARGUMENT     no version range, or min > max
+        ///   INVALID_ARGUMENT     no version range, min = 0 or min > max; no gateway_id; a supervisor whose path is not absolute or
+        ///                        whose sha256 has not 32 bytes
         ///   FAILED_PRECONDITION  the version ranges do not overlap. The message states both and what to install. The violation's
         ///                        type is "CONTRACT_VERSION"
         async fn handshake(
@@ -2058,8 +2093,8 @@ pub mod compute_driver_server {
         >;
         /// Hands over the driver-wide settings, which the gateway has already checked against `settings_schema`. Sent after every
         /// handshake, also when there are none; the same settings again change nothing. Sandboxes that exist are not touched by a
-        /// change. Until a driver process has been configured once, every RPC but Handshake, Configure and Fingerprint is
-        /// FAILED_PRECONDITION with the violation type "NOT_CONFIGURED".
+        /// change. Absent settings are empty ones. Until a driver process has been configured once, over whatever connection, every
+        /// RPC but Handshake, Configure and Fingerprint is FAILED_PRECONDITION with the violation type "NOT_CONFIGURED".
         ///
         ///   INVALID_ARGUMENT     a setting is wrong; all violations at once, with paths as in the settings ("registry.url")
         async fn configure(
@@ -2076,7 +2111,8 @@ pub mod compute_driver_server {
             + std::marker::Send
             + 'static;
         /// What the platform is and can do now. The first message comes at once; then one whenever something in it changes, at
-        /// most one a second. The stream ends only with the connection.
+        /// most one a second. The stream ends only with the connection or the driver. A supervisor that cannot be used (see
+        /// `Supervisor.sha256`) is a check that failed, for a driver that tries it ahead.
         async fn fingerprint(
             &self,
             request: tonic::Request<super::FingerprintRequest>,
@@ -2085,7 +2121,8 @@ pub mod compute_driver_server {
             tonic::Status,
         >;
         /// Says everything that is wrong with a spec, not only the first thing. Changes nothing. A spec without violations may
-        /// still fail to be created. Violations are data: the call itself is OK.
+        /// still fail to be created. Violations are data: the call itself is OK, whatever the spec, also for bounds and for an
+        /// `expire_time_unix_ms` that has passed.
         async fn validate_sandbox(
             &self,
             request: tonic::Request<super::ValidateSandboxRequest>,
@@ -2111,16 +2148,20 @@ pub mod compute_driver_server {
         >;
         /// Accepts a sandbox and starts it. Answers as soon as the driver has taken responsibility; progress comes by Watch.
         ///
-        /// Idempotent on `sandbox_id`: the same spec again gives the same sandbox and handle, another spec is ALREADY_EXISTS. Two
-        /// specs are the same when their bytes are, after deterministic serialization, but for `bootstrap_token` and
-        /// `image.credentials`, which count only the first time.
+        /// Idempotent on `sandbox_id`: the same spec again gives the same sandbox and handle, in whatever state it is by now, also
+        /// after its deadline; another spec is ALREADY_EXISTS. Only `spec` is compared, without `image.credentials` and without what
+        /// the driver does not know: two specs are the same when their bytes are, after deterministic serialization. A driver keeps a
+        /// digest of that. All else in the request counts only the first time. While the sandbox is being deleted: ABORTED.
+        /// An id is the gateway's: another gateway (`gateway_id`) may use the same for another sandbox.
         /// The driver makes sure, before it answers, that the platform or the driver will remove the sandbox's processes at
         /// `expire_time_unix_ms` even if the gateway never calls again.
         /// On an error nothing is left behind, or what is left is listed and can be deleted by this id.
         ///
-        ///   INVALID_ARGUMENT     as ValidateSandbox would say
+        ///   INVALID_ARGUMENT     as ValidateSandbox would say (paths begin with "spec."); a token of not 32 bytes; a callback
+        ///                        directory that is not an absolute path
         ///   ALREADY_EXISTS       the id is taken by another spec
         ///   NOT_FOUND            an image or another object that the spec names, and that is checked before accepting
+        ///   FAILED_PRECONDITION  violation type "SUPERVISOR": the supervisor is not what the handshake says, or not for this platform
         ///   RESOURCE_EXHAUSTED, FAILED_PRECONDITION, UNAVAILABLE, ABORTED
         async fn create_sandbox(
             &self,
@@ -2130,8 +2171,11 @@ pub mod compute_driver_server {
             tonic::Status,
         >;
         /// After a restart of the gateway or of the driver: hands the stored handles back. For each the driver answers whether it
-        /// has it again. MUST NOT start or run anything: a sandbox that has stopped is recovered as stopped.
-        /// A handle that the driver cannot read (of a newer version, damaged) is UNKNOWN, not an error.
+        /// has it again. MUST NOT start or run anything: a sandbox that has stopped is recovered as stopped, one that is half deleted
+        /// as DELETING (the gateway repeats the delete).
+        /// A handle that the driver cannot read (of a newer version, damaged) is UNKNOWN, not an error. So is one that names another
+        /// place than the driver looks in now (another state directory, another cluster): what is not there may still be elsewhere,
+        /// and then no list is `complete`. What is another gateway's is not there.
         async fn recover_sandboxes(
             &self,
             request: tonic::Request<super::RecoverSandboxesRequest>,
@@ -2141,7 +2185,10 @@ pub mod compute_driver_server {
         >;
         /// Starts a stopped sandbox: same id, workspace kept, new boot. OK if it runs. Answers when accepted.
         ///
-        ///   NOT_FOUND, FAILED_PRECONDITION (failed, deleting), UNIMPLEMENTED (without `Capabilities.stop_start`), ABORTED
+        /// The supervisor is that of this connection's handshake, which may be a newer one. While CREATING: OK.
+        ///
+        ///   FAILED_PRECONDITION  violation type "SANDBOX_STATE": failed, or its deadline has passed; "SUPERVISOR" as in CreateSandbox
+        ///   NOT_FOUND, UNIMPLEMENTED (without `Capabilities.stop_start`), ABORTED (also while it is being deleted)
         async fn start_sandbox(
             &self,
             request: tonic::Request<super::StartSandboxRequest>,
@@ -2149,7 +2196,9 @@ pub mod compute_driver_server {
             tonic::Response<super::StartSandboxResponse>,
             tonic::Status,
         >;
-        /// Stops it: asks politely, kills after the grace, and answers only when nothing of it runs any more. OK if stopped.
+        /// Stops it: asks politely, kills after the grace, and answers only when nothing of it runs any more. OK if stopped; one in
+        /// FAILED_STATE stays that. Asking is SIGTERM to the supervisor, or the platform's own way. Until it has ended the state is
+        /// RUNNING. A stop whose caller has gone need not go on; the reason is STOPPED_BY_REQUEST if it ends all the same.
         ///
         ///   NOT_FOUND, UNIMPLEMENTED (without `Capabilities.stop_start`), ABORTED
         async fn stop_sandbox(
@@ -2179,7 +2228,8 @@ pub mod compute_driver_server {
             tonic::Response<super::GetSandboxResponse>,
             tonic::Status,
         >;
-        /// Observes all sandboxes of this gateway (`gateway_id` of the handshake), a page at a time, sorted by id.
+        /// Observes all sandboxes of this gateway (`gateway_id` of the handshake), a page at a time, sorted by the bytes of their ids.
+        /// Nothing needs to be recovered first. One that is made or removed between two pages may be there or not.
         ///
         ///   INVALID_ARGUMENT     a page token that is not from this driver and incarnation
         async fn list_sandboxes(
@@ -2197,10 +2247,12 @@ pub mod compute_driver_server {
             + 'static;
         /// Tells what happens. Without a cursor: one `snapshot` message for every sandbox, then a bookmark with `synced`, then
         /// changes in order, with a bookmark at least every 10 s. With a cursor: the changes since then, or OUT_OF_RANGE.
+        /// Only what is this gateway's. A cursor that is good brings no snapshot and so no `synced` bookmark.
         /// For one sandbox, events come in the order in which things happened, and a state is never reported again after a later
-        /// one. Cursors belong to one incarnation.
+        /// one; states between two others may be left out. Cursors belong to one incarnation.
         ///
-        ///   OUT_OF_RANGE         the cursor is too old, or of another incarnation: watch again without one
+        ///   OUT_OF_RANGE         the cursor is too old, of another incarnation, or not a cursor; also in the midst of a stream, for a
+        ///                        watcher that does not read and falls behind what the driver keeps: watch again without a cursor
         async fn watch_sandboxes(
             &self,
             request: tonic::Request<super::WatchSandboxesRequest>,
@@ -2214,7 +2266,8 @@ pub mod compute_driver_server {
             >
             + std::marker::Send
             + 'static;
-        /// The platform's log of a sandbox: boot messages, the supervisor's own stderr. For "why did it never come up".
+        /// The platform's log of a sandbox: boot messages, the supervisor's own stderr. For "why did it never come up". In pieces of
+        /// at most 64 KiB. Ends at the log's end; with `follow`, when the sandbox is deleted. What is kept is bounded by the driver.
         ///
         ///   NOT_FOUND, UNIMPLEMENTED (without `Capabilities.console`)
         async fn read_console(
@@ -2232,6 +2285,7 @@ pub mod compute_driver_server {
             + 'static;
         /// Use of resources, once, or repeatedly at an interval until cancelled.
         ///
+        ///   INVALID_ARGUMENT     an interval of 1 to 99 ms
         ///   NOT_FOUND, UNIMPLEMENTED (without `Capabilities.stats`)
         async fn sandbox_stats(
             &self,
