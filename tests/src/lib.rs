@@ -6,6 +6,7 @@
 //! cli.rs       the command-line tool: run, piped, in a terminal (pty.rs)
 //! client.rs    the callers' protocol itself
 //! driver.rs    a third party's driver                                      python.rs
+//! conformance.rs  the suite on a driver that it starts itself
 //! tree.rs      a program with everything that descends from it             process.rs
 //! binaries.rs  where the programs are      user.rs    who runs them        home.rs
 //! disk.rs      a disk that can be filled up
@@ -21,6 +22,7 @@ pub mod cgroup;
 pub mod cli;
 pub mod client;
 pub mod container;
+pub mod conformance;
 pub mod disk;
 pub mod driver;
 pub mod engine;

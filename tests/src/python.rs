@@ -6,6 +6,7 @@ use std::process::Command;
 
 use rustix::process::Signal;
 
+use crate::conformance::Trial;
 use crate::home::Home;
 use crate::tree::{End, Tree};
 use crate::user::User;
@@ -60,6 +61,11 @@ impl PythonDriver {
             self.log().matches(SERVES).count() > started
         });
         self.trees.push(tree);
+    }
+
+    /// What the conformance suite says of it. It starts the driver itself.
+    pub fn try_all(&self) -> Trial {
+        Trial::of(&self.command(), &self.home)
     }
 
     /// For a gateway that starts it itself: a program without arguments.

@@ -146,6 +146,8 @@ class Driver(compute_driver_pb2_grpc.ComputeDriverServicer):
     # ── Sandboxes ────────────────────────────────────────────────────────────────────────────────────────────────
 
     async def ValidateSandbox(self, request: pb.ValidateSandboxRequest, context: Any) -> pb.ValidateSandboxResponse:
+        if not request.HasField("spec"):
+            raise errors.invalid([errors.Violation("spec", "must be set")])
         wrong = spec.violations(request.spec)
         return pb.ValidateSandboxResponse(
             violations=[pb.FieldViolation(field=violation.field, message=violation.message) for violation in wrong]

@@ -1,15 +1,12 @@
 //! Rule 4: what a later revision adds does not trouble this one.
 
 use cofferdam_proto::compute::v1 as wire;
-use cofferdam_proto::compute::v1::SandboxSpec;
-use prost::Message as _;
 
 use crate::case::{Case, Verdict, ensure, run};
 use crate::raw::{call, with_unknown_field};
 use crate::suite::Suite;
 
-const IGNORE: &str = "let the protobuf library ignore fields that it does not know, and take \
-                      unknown enum values as unspecified";
+const IGNORE: &str = "let the protobuf library ignore fields that it does not know";
 
 pub(super) const CASES: &[Case] = &[
     Case {
@@ -31,12 +28,16 @@ pub(super) const CASES: &[Case] = &[
     Case {
         id: "core.future.enums",
         source: "rule 4",
-        says: "Unknown enum values are ignored: a pull policy that this revision does not have.",
-        fix: IGNORE,
+        says: "A value that asks for something is a violation if it is not known: nothing else is \
+               given in its place.",
+        fix: "refuse values of `isolation_min`, `network.class` and `image.pull` that you do not know",
         needs: &[],
         run: run!(enums),
     },
 ];
+
+/// What no revision has yet, in any of the enums.
+const FUTURE: i32 = 77;
 
 macro_rules! path {
     ($rpc:literal) => {
@@ -78,17 +79,18 @@ async fn create(suite: Suite) -> Verdict {
 async fn enums(suite: Suite) -> Verdict {
     let driver = suite.driver().await?;
     let mut spec = suite.spec();
-    if let Some(image) = spec.image.as_mut() {
-        image.pull = 77;
-    }
-    let request = wire::ValidateSandboxRequest {
-        spec: Some(SandboxSpec::decode(spec.encode_to_vec().as_slice()).unwrap_or_default()),
-    };
+    spec.isolation_min = FUTURE;
+    spec.network.get_or_insert_default().class = FUTURE;
+    spec.image.get_or_insert_default().pull = FUTURE;
+    let request = wire::ValidateSandboxRequest { spec: Some(spec) };
     let answer = driver.validate_with(request).await?;
-    ensure!(
-        answer.violations.is_empty(),
-        "a pull policy of the future has the violations {:?}",
-        answer.violations
-    );
+    let refused = |field: &str| answer.violations.iter().any(|one| one.field == field);
+    for field in ["isolation_min", "network.class", "image.pull"] {
+        ensure!(
+            refused(field),
+            "{field} = {FUTURE} is no violation; those are {:?}",
+            answer.violations
+        );
+    }
     Ok(())
 }

@@ -36,8 +36,8 @@ pub(super) const CASES: &[Case] = &[
     },
     Case {
         id: "core.validate.no-spec",
-        source: "errors",
-        says: "A request that can never work is INVALID_ARGUMENT: there is no spec to look at.",
+        source: "ValidateSandbox, CreateSandbox",
+        says: "A request without a spec is INVALID_ARGUMENT: there is nothing to look at.",
         fix: "check that `spec` is set",
         needs: &[],
         run: run!(no_spec),
