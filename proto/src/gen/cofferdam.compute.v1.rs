@@ -1493,6 +1493,8 @@ pub mod compute_driver_client {
         /// Says everything that is wrong with a spec, not only the first thing. Changes nothing. A spec without violations may
         /// still fail to be created. Violations are data: the call itself is OK, whatever the spec, also for bounds and for an
         /// `expire_time_unix_ms` that has passed.
+        ///
+        ///   INVALID_ARGUMENT     there is no spec
         pub async fn validate_sandbox(
             &mut self,
             request: impl tonic::IntoRequest<super::ValidateSandboxRequest>,
@@ -2123,6 +2125,8 @@ pub mod compute_driver_server {
         /// Says everything that is wrong with a spec, not only the first thing. Changes nothing. A spec without violations may
         /// still fail to be created. Violations are data: the call itself is OK, whatever the spec, also for bounds and for an
         /// `expire_time_unix_ms` that has passed.
+        ///
+        ///   INVALID_ARGUMENT     there is no spec
         async fn validate_sandbox(
             &self,
             request: tonic::Request<super::ValidateSandboxRequest>,
