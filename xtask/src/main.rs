@@ -12,6 +12,7 @@ mod bench;
 mod binaries;
 mod codegen;
 mod engines;
+mod new_driver;
 mod run;
 mod test;
 mod tidy;
@@ -41,6 +42,8 @@ enum Task {
     Tidy,
     /// Show, and as root install, the platforms that tests and benchmarks use.
     Engines(engines::Args),
+    /// Write a driver crate of your own to begin with.
+    NewDriver(new_driver::Args),
     /// Compare with the raw platforms and print ratios.
     Bench(bench::Args),
 }
@@ -52,6 +55,7 @@ fn main() -> ExitCode {
         Task::Codegen(args) => codegen::main(args),
         Task::Tidy => tidy::main(),
         Task::Engines(args) => engines::main(args),
+        Task::NewDriver(args) => new_driver::main(args),
         Task::Bench(args) => bench::main(args),
     };
     result.unwrap_or_else(|error| {

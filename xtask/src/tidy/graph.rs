@@ -155,6 +155,8 @@ fn allowed(folder: &str) -> Option<&'static [&'static str]> {
             "cofferdam-driver-sdk",
             "cofferdam-driver-engine",
         ]),
+        // What is copied from there has nothing but the SDK.
+        "driver-sdk/template" => Some(&["cofferdam-proto", "cofferdam-driver-sdk"]),
         _ if folder.starts_with("drivers/") => Some(&["cofferdam-proto", "cofferdam-driver-sdk"]),
         _ => None,
     }
