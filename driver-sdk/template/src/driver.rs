@@ -315,9 +315,9 @@ impl ComputeDriver for SandboxDriver {
                 host: true,
                 ..ImageSources::default()
             }),
-            // Not true of plain processes, which each sandbox's weaknesses say. Without NONE no
-            // default sandbox could be made.
-            networks: vec![NetworkClass::None.into(), NetworkClass::Open.into()],
+            // All that a plain process can be given. A caller who says nothing wants NONE, and is
+            // refused: claim it as soon as your platform keeps sandboxes off the network.
+            networks: vec![NetworkClass::Open.into()],
             stop_start: true,
             console: true,
             choose_user: Ourselves::here().is_root(),
