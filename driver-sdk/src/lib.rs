@@ -21,7 +21,11 @@
 //! ```
 //!
 //! A driver author writes a platform and nothing of the above; whoever writes a driver in another
-//! language needs the proto file alone. The conformance suite tells both whether they are right.
+//! language needs the proto file alone. The conformance suite tells both whether they are right:
+//! `cofferdam driver conformance --socket PATH`.
+//!
+//! `cargo xtask new-driver NAME DIR`, in a clone of Cofferdam, writes a driver that already works and
+//! marks what is to be replaced; `docs/writing-a-driver.md` goes from there to one for your platform.
 //!
 //! # A driver in a few lines
 //!

@@ -29,6 +29,8 @@ pub enum Engine {
     Program(&'static str),
     /// What the example driver in Python runs with; `cargo xtask engines` makes it.
     Python,
+    /// A driver as `cargo xtask new-driver` writes it; `cargo xtask test` builds one.
+    Skeleton,
 }
 
 /// What a test that cannot run returns: nothing, or an empty success.
@@ -61,6 +63,7 @@ fn missing(engine: Engine) -> Option<String> {
             .map(|reason| format!("no cgroups can be handed over: {reason}")),
         Engine::Containers(kind) => kind.missing(),
         Engine::Python => crate::python::missing(),
+        Engine::Skeleton => crate::skeleton::missing(),
         Engine::Program(name) => {
             let found = ["/usr/bin", "/usr/sbin", "/bin", "/sbin"]
                 .iter()

@@ -5,7 +5,8 @@
 //! gateway.rs   a gateway for one test, and what must be true after it      leaks.rs
 //! cli.rs       the command-line tool: run, piped, in a terminal (pty.rs)
 //! client.rs    the callers' protocol itself
-//! driver.rs    a third party's driver                                      python.rs
+//! driver.rs    a third party's driver
+//! lasting.rs   one whose sandboxes outlive it                              python.rs, skeleton.rs
 //! conformance.rs  the suite on a driver that it starts itself
 //! tree.rs      a program with everything that descends from it             process.rs
 //! binaries.rs  where the programs are      user.rs    who runs them        home.rs
@@ -28,12 +29,14 @@ pub mod driver;
 pub mod engine;
 pub mod gateway;
 pub mod home;
+pub mod lasting;
 pub mod leaks;
 pub mod own_docker;
 pub mod process;
 pub mod pty;
 pub mod python;
 pub mod registry;
+pub mod skeleton;
 pub mod tree;
 pub mod user;
 pub mod wait;

@@ -5,15 +5,15 @@
 use std::fs;
 
 use cofferdam_tests::engine::Engine;
-use cofferdam_tests::python::PythonDriver;
-use cofferdam_tests::{TestGateway, long_time, need, wait};
+use cofferdam_tests::lasting::LastingDriver;
+use cofferdam_tests::{TestGateway, long_time, need, python, wait};
 use rustix::process::Signal;
 
 /// What every sandbox of this driver is asked for with.
 const FLAGS: [&str; 4] = ["--driver", "py", "--network", "open"];
 
-fn start() -> (PythonDriver, TestGateway) {
-    let mut driver = PythonDriver::prepare();
+fn start() -> (LastingDriver, TestGateway) {
+    let mut driver = python::driver();
     driver.start();
     let gateway = TestGateway::builder()
         .config("default_driver = \"process\"")
@@ -30,7 +30,7 @@ fn flags<'a>(more: &[&'a str]) -> Vec<&'a str> {
 }
 
 /// First the gateway's own checks, then those of the driver.
-fn end(driver: PythonDriver, gateway: TestGateway) {
+fn end(driver: LastingDriver, gateway: TestGateway) {
     drop(gateway);
     driver.finish();
 }
@@ -146,8 +146,8 @@ fn deadlines_hold_when_driver_and_gateway_are_dead() {
 #[test]
 fn a_gateway_starts_it_itself() {
     need!(Engine::Python);
-    let driver = PythonDriver::prepare();
-    let program = driver.program();
+    let driver = python::driver();
+    let program = python::program(&driver);
     let gateway = TestGateway::builder()
         .config("default_driver = \"process\"")
         .config("[drivers.process]")
@@ -163,7 +163,7 @@ fn a_gateway_starts_it_itself() {
 #[test]
 fn it_passes_the_conformance_suite() {
     need!(Engine::Python);
-    let driver = PythonDriver::prepare();
+    let driver = python::driver();
     let trial = driver.try_all();
     trial.passed(&["core.create.idempotent", "interactive.exec.output"]);
     driver.finish();

@@ -10,6 +10,7 @@ mod exec;
 mod files;
 mod full_disk;
 mod gateway_death;
+mod new_driver;
 mod odd_driver;
 mod own_gateway;
 mod ports;

@@ -16,6 +16,8 @@ use crate::workspace;
 
 const TEMPLATE: &str = "driver-sdk/template";
 const PACKAGE: &str = "cofferdam-driver-skeleton";
+/// The one that the tests try. With a dash, which is an underscore in Rust.
+const TESTED: &str = "acme-cloud";
 /// What becomes the driver's name, wherever it stands in the template.
 const PLACEHOLDER: &str = "skeleton";
 
@@ -34,18 +36,41 @@ pub(crate) struct Args {
 pub(crate) fn main(args: Args) -> Result<ExitCode> {
     let dir = std::path::absolute(&args.dir).context("find the directory")?;
     check_place(&dir)?;
+    write_crate(&args.name, &dir)?;
+    println!("{}", next_steps(&args.name, &args.dir));
+    Ok(ExitCode::SUCCESS)
+}
+
+/// As a stranger has it: written by this task, built by itself, outside of the workspace. The tests
+/// look for it in `<target>/new-driver`. Its dependencies are built there once, not with every run.
+pub(crate) fn build_for_tests() -> Result<()> {
+    let place = workspace::target_dir()?.join("new-driver");
+    let dir = place.join(TESTED);
+    if dir.exists() {
+        fs::remove_dir_all(&dir).with_context(|| format!("remove {}", dir.display()))?;
+    }
+    write_crate(TESTED, &dir)?;
+    let mut build = workspace::cargo();
+    build.current_dir(&dir).arg("build");
+    build.env("CARGO_TARGET_DIR", place.join("target"));
+    workspace::cargo_build(
+        "building a driver as `cargo xtask new-driver` writes it (a minute or two the first time)",
+        &mut build,
+    )
+}
+
+fn write_crate(name: &str, dir: &Path) -> Result<()> {
     let metadata = workspace::metadata()?;
     let template = workspace::root().join(TEMPLATE);
-    let manifest = manifest(&template_package(&metadata)?, &args.name)?;
-    for (path, content) in rendered(&template, &args.name)? {
+    let manifest = manifest(&template_package(&metadata)?, name)?;
+    for (path, content) in rendered(&template, name)? {
         write(&dir.join(path), &content)?;
     }
     write(&dir.join("Cargo.toml"), &manifest)?;
     write(&dir.join(".gitignore"), "/target\n")?;
     let lock = workspace::root().join("Cargo.lock");
     fs::copy(&lock, dir.join("Cargo.lock")).with_context(|| format!("copy {}", lock.display()))?;
-    println!("{}", next_steps(&args.name, &args.dir));
-    Ok(ExitCode::SUCCESS)
+    Ok(())
 }
 
 fn parse_name(text: &str) -> Result<String, String> {
@@ -213,6 +238,8 @@ fn dependencies(package: &Value, kind: Option<&str>, out: &mut String) -> Result
 
 fn next_steps(name: &str, dir: &Path) -> String {
     let dir = dir.display();
+    let book = workspace::root().join("docs/writing-a-driver.md");
+    let book = book.display();
     format!(
         "{dir}: a driver that runs, with NO ISOLATION yet. Next:\n\
          \n\
@@ -223,9 +250,9 @@ fn next_steps(name: &str, dir: &Path) -> String {
          and in another terminal:\n\
          \n\
          \x20 cofferdam driver conformance --socket /tmp/{name}/driver.sock\n\
-         \x20 cofferdam run --embedded --compute-driver-socket {name}=/tmp/{name}/driver.sock --driver {name} -- true\n\
+         \x20 cofferdam run --embedded --compute-driver-socket {name}=/tmp/{name}/driver.sock --driver {name} --network open -- echo hello\n\
          \n\
-         Then replace what is marked: grep -rn REPLACE src. The book of it: docs/writing-a-driver.md."
+         Then replace what is marked: grep -rn REPLACE src. The book of it: {book}"
     )
 }
 

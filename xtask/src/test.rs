@@ -7,7 +7,7 @@ use anyhow::Result;
 
 use crate::binaries::{self, Build};
 use crate::engines::Own;
-use crate::{tidy, workspace};
+use crate::{new_driver, tidy, workspace};
 
 /// Builds the binaries and runs all tests against them, plus the checks.
 #[derive(Debug, clap::Args)]
@@ -41,6 +41,14 @@ pub(crate) fn main(args: Args) -> Result<ExitCode> {
         if lint {
             stages.run("clippy", clippy)?;
         }
+    }
+    // Two tests try it, of which a filter seldom means one.
+    if args
+        .filter
+        .as_ref()
+        .is_none_or(|filter| "new_driver".contains(filter.as_str()))
+    {
+        stages.run("new driver", new_driver::build_for_tests)?;
     }
     let mut collected = None;
     stages.run("build", || {
@@ -116,7 +124,7 @@ impl Stages {
 
     fn print(&self) {
         for (name, took) in &self.0 {
-            eprintln!("==> {name:<8} {:>6.1} s", took.as_secs_f64());
+            eprintln!("==> {name:<10} {:>6.1} s", took.as_secs_f64());
         }
     }
 }
