@@ -40,6 +40,7 @@ pub(crate) fn main(args: Args) -> Result<ExitCode> {
         stages.run("tidy", tidy::check)?;
         if lint {
             stages.run("clippy", clippy)?;
+            stages.run("docs", docs)?;
         }
     }
     // Two tests try it, of which a filter seldom means one.
@@ -100,6 +101,13 @@ fn clippy() -> Result<()> {
         "-D",
         "warnings",
     ]))
+}
+
+/// What driver authors read: nothing undocumented, no link that leads nowhere.
+fn docs() -> Result<()> {
+    let mut command = workspace::cargo();
+    command.args(["doc", "--no-deps", "--package", "cofferdam-driver-sdk"]);
+    workspace::check(command.env("RUSTDOCFLAGS", "-D warnings"))
 }
 
 fn is_ci() -> bool {
