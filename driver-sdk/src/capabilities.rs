@@ -1,4 +1,23 @@
 //! Builders for what a driver says about itself: capabilities, fingerprints, checks, terminations.
+//!
+//! ```
+//! use cofferdam_driver_sdk::capabilities::{failed, fingerprint, passed, supervised};
+//! use cofferdam_driver_sdk::proto::{Capabilities, Health, ImageSources, Isolation};
+//!
+//! let can = Capabilities {
+//!     images: Some(ImageSources { registry: true, ..ImageSources::default() }),
+//!     stop_start: true,
+//!     ..supervised(Isolation::Container)
+//! };
+//! assert!(!can.pause);
+//!
+//! let seen = fingerprint(vec![
+//!     passed("engine", "version 27.1 answers"),
+//!     failed("disk", "/var/lib/engine is full", "engine prune, or a larger disk"),
+//! ]);
+//! assert_eq!(seen.health(), Health::Unhealthy);
+//! assert_eq!(seen.fix, "engine prune, or a larger disk");
+//! ```
 
 use crate::proto::{
     Capabilities, Check, CheckResult, Execution, FingerprintResponse, Health, ImageSources,

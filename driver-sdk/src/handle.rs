@@ -2,6 +2,33 @@
 //!
 //! A handle is a versioned JSON object. The version is the driver's own; a handle of a newer driver
 //! is refused and not guessed at, so that a downgrade says `UNKNOWN` and deletes nothing.
+//!
+//! ```
+//! use cofferdam_driver_sdk::handle::{self, HandleRecord};
+//! use serde::{Deserialize, Serialize};
+//!
+//! #[derive(Serialize, Deserialize)]
+//! struct Container {
+//!     id: String,
+//!     /// Came with version 2.
+//!     #[serde(default)]
+//!     node: String,
+//! }
+//!
+//! impl HandleRecord for Container {
+//!     const VERSION: u32 = 2;
+//! }
+//!
+//! let made = Container { id: "c-1".to_owned(), node: "n-7".to_owned() };
+//! let mut sealed = handle::seal(&made)?;
+//! let found: Container = handle::open(&sealed)?;
+//! assert_eq!(found.node, "n-7");
+//!
+//! // Of a newer driver: the answer to RecoverSandboxes is UNKNOWN, and not GONE.
+//! sealed.version = 3;
+//! assert!(handle::open::<Container>(&sealed).is_err());
+//! # Ok::<(), handle::HandleError>(())
+//! ```
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;

@@ -5,6 +5,17 @@ use crate::error::DriverError;
 use crate::proto::FieldViolation;
 
 /// Collects violations, so that all are reported and not only the first.
+///
+/// ```
+/// use cofferdam_driver_sdk::proto::SandboxSpec;
+/// use cofferdam_driver_sdk::spec::Violations;
+///
+/// let spec = SandboxSpec { gpus: 2, ..SandboxSpec::default() };
+/// let mut found = Violations::new();
+/// found.check(spec.gpus <= 1, "gpus", "at most one can be passed through");
+/// found.check(spec.mounts.is_empty(), "mounts", "this platform mounts nothing");
+/// assert_eq!(found.into_violations().unwrap_err()[0].field, "gpus");
+/// ```
 #[derive(Debug, Default)]
 pub struct Violations(Vec<FieldViolation>);
 
