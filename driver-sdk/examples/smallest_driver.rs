@@ -12,7 +12,7 @@
 //! has made; somebody who outlives the driver and enforces the deadline (here the supervisor does it
 //! alone, and it can be killed); stop and start; the console.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io::{self, Write as _};
 use std::os::fd::{AsFd as _, AsRawFd as _};
 use std::os::unix::process::ExitStatusExt as _;
@@ -252,20 +252,19 @@ impl ComputeDriver for Smallest {
     }
 }
 
-/// The supervisor as a child: docs/supervisor.md. A shell moves the bootstrap from stdin, a pipe, to
-/// the descriptor that the supervisor is told.
+/// The supervisor as a child, with its bootstrap in stdin: docs/supervisor.md.
 fn spawn(program: &str, request: &CreateRequest, workspace: &Path) -> io::Result<Child> {
     let callback = request
         .callback_directory
         .as_deref()
         .unwrap_or(Path::new(""));
     let (reader, mut writer) = io::pipe()?;
-    let child = Command::new("/bin/sh")
+    let child = Command::new(program)
         .args([
-            "-c",
-            r#"exec "$0" --callback "dir:$1" --config-fd 3 3<&0 </dev/null"#,
+            "--callback",
+            &format!("dir:{}", callback.display()),
+            "--config-stdin",
         ])
-        .args([Path::new(program), callback])
         .env_clear()
         .stdin(reader)
         .stdout(Stdio::null())
@@ -290,10 +289,12 @@ fn spawn(program: &str, request: &CreateRequest, workspace: &Path) -> io::Result
             user: "sandbox".to_owned(),
         },
         workspace,
+        environment: BTreeMap::new(),
         oom_score_adj: OOM_SCORE_ADJ,
     };
     // At most 64 KiB, which a pipe takes.
     writer.write_all(bootstrap.to_json().as_bytes())?;
+    writer.write_all(b"\n")?;
     Ok(child)
 }
 

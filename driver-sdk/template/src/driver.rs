@@ -5,8 +5,8 @@
 //! when an id is not in it. Work that must not be cut in the middle runs as a task of its own; the
 //! call that asked for it only waits.
 
-use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
@@ -282,6 +282,8 @@ fn bootstrap(tracked: &Tracked, record: &Record, token: Token) -> Bootstrap {
             user: "sandbox".to_owned(),
         },
         workspace,
+        // There is no image that could want any.
+        environment: BTreeMap::new(),
         oom_score_adj: OOM_SCORE_ADJ,
     }
 }
