@@ -96,6 +96,13 @@ impl State {
         }
     }
 
+    /// How a sandbox is ended, and when it has.
+    fn ending(&self, key: &Key) -> Option<(CancellationToken, CancellationToken)> {
+        let sandboxes = self.lock();
+        let entry = sandboxes.get(key)?;
+        Some((entry.kill.clone(), entry.ended.clone()))
+    }
+
     /// Of this process alone, like everything that it makes.
     fn workspace(&self, id: &str) -> PathBuf {
         let own = format!("cofferdam-smallest-{}", std::process::id());
@@ -214,11 +221,7 @@ impl ComputeDriver for Smallest {
 
     async fn delete(&self, call: &Call, id: &str) -> Result<(), DriverError> {
         let key = (call.gateway_id().to_owned(), id.to_owned());
-        let known = self.0.lock();
-        let known = known
-            .get(&key)
-            .map(|entry| (entry.kill.clone(), entry.ended.clone()));
-        let Some((kill, ended)) = known else {
+        let Some((kill, ended)) = self.0.ending(&key) else {
             return Ok(());
         };
         kill.cancel();
