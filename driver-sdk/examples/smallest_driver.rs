@@ -318,7 +318,7 @@ fn running(id: &str) -> Sandbox {
 async fn end(mut child: Child, expires_ms: u64, kill: &CancellationToken) -> Termination {
     let left = Duration::from_millis(expires_ms.saturating_sub(now_ms()));
     let is_late = tokio::select! {
-        status = child.wait() => return own_end(status.ok()),
+        status = child.wait() => return own_end(status.ok(), expires_ms),
         () = kill.cancelled() => false,
         () = tokio::time::sleep(left) => true,
     };
@@ -338,14 +338,14 @@ async fn end(mut child: Child, expires_ms: u64, kill: &CancellationToken) -> Ter
     }
 }
 
-fn own_end(status: Option<ExitStatus>) -> Termination {
+fn own_end(status: Option<ExitStatus>, expires_ms: u64) -> Termination {
     let (code, signal) = (
         status.and_then(|status| status.code()),
         status.and_then(|status| status.signal()),
     );
     let reason = match (code, signal) {
-        // Its own word for it.
-        (Some(124), _) => Reason::Deadline,
+        // It knows the expire time as well, and may be first.
+        _ if now_ms() >= expires_ms => Reason::Deadline,
         (Some(_), _) => Reason::Exited,
         (None, Some(_)) => Reason::Signaled,
         (None, None) => Reason::PlatformLost,

@@ -31,6 +31,6 @@ pub fn driver() -> LastingDriver {
 }
 
 fn program() -> PathBuf {
-    let built = binaries::target_dir().join("new-driver/target/debug");
+    let built = binaries::target_dir().join("debug");
     built.join(format!("cofferdam-driver-{NAME}"))
 }

@@ -41,20 +41,21 @@ pub(crate) fn main(args: Args) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// As a stranger has it: written by this task, built by itself, outside of the workspace. The tests
-/// look for it in `<target>/new-driver`. Its dependencies are built there once, not with every run.
+/// As a stranger has it: written by this task and built by itself, outside of the workspace, with no
+/// features but its own. The target directory is this workspace's, so that whatever is the same in
+/// both is built once; the tests find the program there.
 pub(crate) fn build_for_tests() -> Result<()> {
-    let place = workspace::target_dir()?.join("new-driver");
-    let dir = place.join(TESTED);
+    let target = workspace::target_dir()?;
+    let dir = target.join("new-driver").join(TESTED);
     if dir.exists() {
         fs::remove_dir_all(&dir).with_context(|| format!("remove {}", dir.display()))?;
     }
     write_crate(TESTED, &dir)?;
     let mut build = workspace::cargo();
-    build.current_dir(&dir).arg("build");
-    build.env("CARGO_TARGET_DIR", place.join("target"));
+    build.current_dir(&dir).args(["build", "--bins"]);
+    build.env("CARGO_TARGET_DIR", target);
     workspace::cargo_build(
-        "building a driver as `cargo xtask new-driver` writes it (a minute or two the first time)",
+        "building a driver as `cargo xtask new-driver` writes it (a minute the first time)",
         &mut build,
     )
 }

@@ -299,7 +299,7 @@ def termination(sandbox_id: str, end: dict[str, Any]) -> pb.Termination:
     """From `end.json` to the contract's reasons. Pure."""
     told = pb.Termination(time_unix_ms=end["time_unix_ms"])
     kind, code = end["kind"], end.get("exit_code")
-    if kind == "deadline" or code == 124:
+    if kind == "deadline":
         told.reason, text = pb.DEADLINE, "its deadline has passed"
     elif kind == "start_failed" or code == 125:
         told.reason, text = pb.SUPERVISOR_START_FAILED, end.get("message", "the supervisor could not start: see the console")
