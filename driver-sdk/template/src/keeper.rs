@@ -239,7 +239,7 @@ fn own(status: WaitStatus, order: &Order) -> Cause {
 }
 
 /// Returns at this time, by the clock on the wall.
-async fn deadline(unix_ms: u64) {
+pub(crate) async fn deadline(unix_ms: u64) {
     loop {
         let left = Duration::from_millis(unix_ms.saturating_sub(now_unix_ms()));
         if left.is_zero() {

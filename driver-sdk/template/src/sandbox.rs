@@ -14,7 +14,7 @@ use cofferdam_driver_sdk::proto::{
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use crate::keeper::{Cause, End};
+use crate::keeper::{Cause, End, now_unix_ms};
 use crate::platform::{self, Observation};
 use crate::record::Record;
 
@@ -87,7 +87,7 @@ impl Tracked {
             || inner
                 .half_made_until
                 .is_some_and(|until| Instant::now() < until);
-        let sandbox = describe(&inner.record, &observation, is_being_made);
+        let sandbox = describe(&inner.record, &observation, is_being_made, now_unix_ms());
         let newest = log.record(&inner.record.gateway_id, sandbox.clone());
         Some((newest.unwrap_or(sandbox), observation))
     }
@@ -113,7 +113,13 @@ impl Tracked {
 }
 
 /// From what the platform says to the contract's words. Pure.
-fn describe(record: &Record, observation: &Observation, is_being_made: bool) -> Sandbox {
+fn describe(
+    record: &Record,
+    observation: &Observation,
+    is_being_made: bool,
+    now_unix_ms: u64,
+) -> Sandbox {
+    let expire_time_unix_ms = record.plan.expire_time_unix_ms;
     let (state, boot, ended) = match observation {
         Observation::Absent if is_being_made => (SandboxState::Creating, None, None),
         Observation::Absent => {
@@ -125,10 +131,14 @@ fn describe(record: &Record, observation: &Observation, is_being_made: bool) -> 
             (SandboxState::FailedState, None, Some(why))
         }
         Observation::Running(boot) => (SandboxState::Running, Some(boot), None),
-        Observation::Ended(boot, end) => {
-            let (state, why) = ended(end);
-            (state, Some(boot), Some(why))
-        }
+        Observation::Ended(boot, end) => match ended(end) {
+            // Stopped before its deadline or at it: after it, it must not run again.
+            (SandboxState::Stopped, _) if now_unix_ms >= expire_time_unix_ms => {
+                let at = end.time_unix_ms.max(expire_time_unix_ms);
+                (SandboxState::FailedState, Some(boot), Some(expired(at)))
+            }
+            (state, why) => (state, Some(boot), Some(why)),
+        },
     };
     Sandbox {
         sandbox_id: record.sandbox_id.clone(),
@@ -188,10 +198,7 @@ fn ended(end: &End) -> (SandboxState, Termination) {
                 ..termination(Reason::Signaled, "the supervisor was killed", at)
             },
         ),
-        Cause::Deadline => (
-            SandboxState::FailedState,
-            termination(Reason::Deadline, "the expire time has passed", at),
-        ),
+        Cause::Deadline => (SandboxState::FailedState, expired(at)),
         Cause::Lost => (
             SandboxState::FailedState,
             termination(
@@ -201,6 +208,10 @@ fn ended(end: &End) -> (SandboxState, Termination) {
             ),
         ),
     }
+}
+
+fn expired(at_unix_ms: u64) -> Termination {
+    termination(Reason::Deadline, "the expire time has passed", at_unix_ms)
 }
 
 #[cfg(test)]
@@ -236,13 +247,18 @@ mod tests {
         }
     }
 
-    fn seen(cause: Cause) -> (SandboxState, Reason) {
+    fn ended_at_9(cause: Cause, now_unix_ms: u64) -> Sandbox {
         let end = End {
             boot: 2,
             cause,
             time_unix_ms: 9,
         };
-        let sandbox = describe(&record(), &Observation::Ended(boot(), end), false);
+        let observation = Observation::Ended(boot(), end);
+        describe(&record(), &observation, false, now_unix_ms)
+    }
+
+    fn seen(cause: Cause) -> (SandboxState, Reason) {
+        let sandbox = ended_at_9(cause, 10);
         assert_eq!((sandbox.boots, sandbox.start_time_unix_ms), (2, 7));
         let why = sandbox.termination.as_ref().unwrap();
         assert_eq!(why.time_unix_ms, 9);
@@ -262,17 +278,27 @@ mod tests {
     }
 
     #[test]
+    fn what_is_stopped_fails_at_its_deadline() {
+        let before = ended_at_9(Cause::Asked, 99);
+        assert_eq!(before.state(), SandboxState::Stopped);
+        let after = ended_at_9(Cause::Asked, 100);
+        assert_eq!(after.state(), SandboxState::FailedState);
+        let why = after.termination.unwrap();
+        assert_eq!((why.reason(), why.time_unix_ms), (Reason::Deadline, 100));
+    }
+
+    #[test]
     fn what_is_absent_is_being_made_or_was_never_finished() {
-        let making = describe(&record(), &Observation::Absent, true);
+        let making = describe(&record(), &Observation::Absent, true, 10);
         assert_eq!(making.state(), SandboxState::Creating);
         assert_eq!(making.boots, 1);
-        let interrupted = describe(&record(), &Observation::Absent, false);
+        let interrupted = describe(&record(), &Observation::Absent, false, 10);
         assert_eq!(interrupted.state(), SandboxState::FailedState);
     }
 
     #[test]
     fn a_running_one_says_what_it_lacks() {
-        let running = describe(&record(), &Observation::Running(boot()), false);
+        let running = describe(&record(), &Observation::Running(boot()), false, 10);
         assert_eq!(running.state(), SandboxState::Running);
         assert_eq!(running.weaknesses, ["NO ISOLATION"]);
         assert!(running.termination.is_none());

@@ -11,6 +11,7 @@ use cofferdam_driver_sdk::Context;
 use cofferdam_driver_sdk::proto::SandboxState;
 use tokio::time::sleep;
 
+use crate::keeper::deadline;
 use crate::platform::{self, Observation};
 use crate::sandbox::Tracked;
 
@@ -48,7 +49,11 @@ async fn follow(context: &Context, tracked: &Tracked) {
                 _ = platform::ended(&tracked.dir, &boot, LATER) => {}
                 () = news => {}
             },
-            Observation::Ended(..) => news.await,
+            // One that is stopped fails then; what runs is ended by its keeper.
+            Observation::Ended(..) => tokio::select! {
+                () = deadline(tracked.record().plan.expire_time_unix_ms) => {}
+                () = news => {}
+            },
             Observation::Absent => tokio::select! {
                 () = sleep(SOON) => {}
                 () = news => {}

@@ -17,6 +17,7 @@ use cofferdam_driver_sdk::{
 };
 use cofferdam_driver_skeleton::config::{Settings, Surroundings};
 use cofferdam_driver_skeleton::driver::SandboxDriver;
+use rustix::process::{Pid, Signal, kill_process};
 
 /// Stands in for a supervisor: takes its bootstrap, leaves children, and ends when it is asked to.
 const SUPERVISOR: &str = "#!/bin/sh
@@ -232,8 +233,7 @@ async fn a_repeated_create_is_the_same_sandbox() {
 async fn the_deadline_holds_while_no_driver_runs() {
     let place = Place::new();
     let first = place.driver().await;
-    first.create("sbx-1", Duration::from_millis(1500)).await;
-    has_started(&place, "sbx-1").await;
+    short_lived(&place, &first).await;
     first.context.shutdown.cancel();
     drop(first);
     within("everything has ended", || {
@@ -245,6 +245,36 @@ async fn the_deadline_holds_while_no_driver_runs() {
     let why = ended.termination.unwrap();
     assert_eq!(why.reason(), TerminationReason::Deadline, "{why:?}");
     second.delete("sbx-1").await;
+}
+
+/// One that has begun before it is over. How long that takes is the machine's business.
+async fn short_lived(place: &Place, driver: &Driver) {
+    for lifetime_s in [2, 8, 32] {
+        let lifetime = Duration::from_secs(lifetime_s);
+        driver.create("sbx-1", lifetime).await;
+        let has_begun = tokio::time::timeout(lifetime, has_started(place, "sbx-1")).await;
+        if has_begun.is_ok() {
+            return;
+        }
+        driver.delete("sbx-1").await;
+    }
+    panic!("no sandbox has started within its lifetime");
+}
+
+#[tokio::test]
+async fn what_is_stopped_fails_at_its_deadline_and_is_not_started() {
+    let place = Place::new();
+    let driver = place.driver().await;
+    driver.create("sbx-1", Duration::from_secs(3)).await;
+    let stopped = driver.driver.stop(&driver.call, "sbx-1", Duration::ZERO);
+    stopped.await.unwrap();
+    let failed = driver.reported("sbx-1", SandboxState::FailedState).await;
+    let why = failed.termination.unwrap();
+    assert_eq!(why.reason(), TerminationReason::Deadline, "{why:?}");
+    let token = Token::from_slice(&[8; 32]).unwrap();
+    let refused = driver.driver.start(&driver.call, "sbx-1", token).await;
+    assert!(refused.unwrap_err().to_string().contains("expire time"));
+    driver.delete("sbx-1").await;
 }
 
 #[tokio::test]
@@ -280,11 +310,7 @@ async fn what_ends_by_itself_is_reported_without_being_asked_for() {
     driver.create("sbx-1", HOUR).await;
     has_started(&place, "sbx-1").await;
     let keeper: i32 = driver.get("sbx-1").await.platform_id.parse().unwrap();
-    let supervisor = child_of(keeper);
-    let kill = std::process::Command::new("kill")
-        .args(["-KILL", &supervisor])
-        .status();
-    assert!(kill.unwrap().success());
+    kill_process(child_of(keeper), Signal::KILL).unwrap();
     let ended = driver.reported("sbx-1", SandboxState::Stopped).await;
     let why = ended.termination.unwrap();
     assert_eq!(why.reason(), TerminationReason::Signaled);
@@ -294,13 +320,17 @@ async fn what_ends_by_itself_is_reported_without_being_asked_for() {
     driver.delete("sbx-1").await;
 }
 
-fn child_of(pid: i32) -> String {
-    let output = std::process::Command::new("ps")
-        .args(["-o", "pid=", "--ppid", &pid.to_string()])
-        .output();
-    let text = String::from_utf8(output.unwrap().stdout).unwrap();
-    let first = text.split_whitespace().next().unwrap();
-    first.to_owned()
+/// The oldest: the orphans that it adopts are younger.
+fn child_of(parent: i32) -> Pid {
+    let all = fs::read_dir("/proc").unwrap().flatten();
+    let pids = all.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
+    let children = pids.filter(|pid| {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        // After the name, which is in parentheses: the state and the parent.
+        let after = stat.rsplit(')').next().unwrap_or_default();
+        after.split_whitespace().nth(1) == Some(parent.to_string().as_str())
+    });
+    Pid::from_raw(children.min().unwrap()).unwrap()
 }
 
 #[tokio::test]
