@@ -9,7 +9,7 @@ use cofferdam_proto::gateway::v1::SandboxRequest;
 use crate::environment::parse_pair;
 use crate::error::CommandError;
 use crate::mount::parse_mount;
-use crate::units::{parse_count_limit, parse_cpus_limit, parse_duration_ms, parse_size_limit};
+use crate::units::{parse_count_limit, parse_cpus_limit, parse_size_limit, parse_time_limit_ms};
 use crate::view::json;
 
 #[derive(Debug, Args)]
@@ -58,10 +58,10 @@ pub(crate) struct SandboxFlags {
     #[arg(long, short, value_name = "KEY=VALUE", value_parser = parse_pair)]
     pub(crate) label: Vec<(String, String)>,
     /// How long the sandbox may exist: 30m, 24h [default: the gateway's].
-    #[arg(long, value_name = "DURATION", value_parser = parse_duration_ms)]
+    #[arg(long, value_name = "DURATION", value_parser = parse_time_limit_ms)]
     lifetime: Option<u64>,
     /// Remove it after this long without use [default: never].
-    #[arg(long, value_name = "DURATION", value_parser = parse_duration_ms)]
+    #[arg(long, value_name = "DURATION", value_parser = parse_time_limit_ms)]
     idle_timeout: Option<u64>,
     /// Number of GPUs.
     #[arg(long, value_name = "N")]

@@ -84,6 +84,14 @@ pub(crate) fn parse_duration_ms(text: &str) -> Result<u64, String> {
     u64::try_from(duration.as_millis()).map_err(|_| format!("{text} is too long"))
 }
 
+/// The same, of something that needs time: 0 would be taken for "not given".
+pub(crate) fn parse_time_limit_ms(text: &str) -> Result<u64, String> {
+    match parse_duration_ms(text)? {
+        0 => Err("0 is no time that anything could run in; leave it out for the default".into()),
+        value => Ok(value),
+    }
+}
+
 /// A decimal number with at most three digits after the point, exactly.
 fn parse_thousandths(text: &str) -> Option<u64> {
     let (whole, part) = text.split_once('.').unwrap_or((text, ""));
@@ -170,6 +178,8 @@ mod tests {
         assert_eq!(parse_duration_ms("10s"), Ok(10_000));
         assert_eq!(parse_duration_ms("1h30m"), Ok(5_400_000));
         assert!(parse_duration_ms("10").is_err());
+        assert_eq!(parse_time_limit_ms("1ms"), Ok(1));
+        assert!(parse_time_limit_ms("0s").is_err());
     }
 
     #[test]

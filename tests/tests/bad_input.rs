@@ -7,7 +7,7 @@ use cofferdam_tests::home::Home;
 use cofferdam_tests::{TestGateway, User};
 
 /// A call, and what its error has to say.
-const REFUSED: [(&[&str], &[&str]); 19] = [
+const REFUSED: [(&[&str], &[&str]); 23] = [
     (&["create", "--driver", "nowhere"], &["nowhere", "process"]),
     (
         &["run", "--driver", "nowhere", "true"],
@@ -42,6 +42,14 @@ const REFUSED: [(&[&str], &[&str]); 19] = [
         &["--driver-config", "no"],
     ),
     (&["create", "--network", "open"], &["network", "process"]),
+    // Not a program of that name.
+    (&["run", "--memroy", "64M", "true"], &["--memroy"]),
+    (&["run", "--timeuot", "5s", "--", "true"], &["--timeuot"]),
+    (&["exec", "box", "--wrokdir", "/", "true"], &["--wrokdir"]),
+    (
+        &["run", "--timeout", "0s", "true"],
+        &["--timeout", "default"],
+    ),
 ];
 
 #[test]
@@ -87,6 +95,8 @@ fn all_problems_of_a_request_come_at_once() {
         "--user",
         "--driver-config",
     ]);
+    let ran = gateway.run(["create", "--name", "a b"]);
+    assert!(!ran.stderr.contains("hostname"), "{}", ran.stderr);
     let ran = gateway.run(["--json", "create", "--memory", "1", "--pids", "1"]);
     let result = ran.result();
     let violations = result["error"]["violations"].as_array().expect("a list");

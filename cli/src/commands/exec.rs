@@ -13,7 +13,7 @@ use crate::environment::{EnvironmentFlags, parse_pair};
 use crate::error::CommandError;
 use crate::session::{Opening, Plan, ReconnectFlags, follow, idempotency_key, pty_like_ours};
 use crate::ui::Ui;
-use crate::units::{parse_duration_ms, parse_size};
+use crate::units::{parse_size, parse_time_limit_ms};
 use crate::view::execution::ExecutionView;
 
 /// Run a command in a sandbox that exists.
@@ -22,12 +22,8 @@ pub(crate) struct Args {
     /// Id or name of the sandbox.
     sandbox: String,
     /// The command and its arguments.
-    #[arg(
-        required = true,
-        trailing_var_arg = true,
-        allow_hyphen_values = true,
-        value_name = "CMD"
-    )]
+    // Its own arguments may begin with a hyphen; a first word that does is a mistyped flag of ours.
+    #[arg(required = true, trailing_var_arg = true, value_name = "CMD")]
     command: Vec<OsString>,
     /// User to run as: UID or UID:GID [default: the sandbox's].
     #[arg(long, short, value_name = "UID[:GID]")]
@@ -55,7 +51,7 @@ pub(crate) struct ExecutionFlags {
     #[arg(long, short, value_name = "PATH")]
     workdir: Option<String>,
     /// End it after this long: 10s, 5m [default: the gateway's].
-    #[arg(long, value_name = "DURATION", value_parser = parse_duration_ms)]
+    #[arg(long, value_name = "DURATION", value_parser = parse_time_limit_ms)]
     timeout: Option<u64>,
     /// How much output the record keeps, half from the head and half from the tail [default: the
     /// gateway's].

@@ -179,7 +179,9 @@ impl Drivers<'_> {
     /// "NAME=PATH"
     fn socket(&mut self, text: &std::ffi::OsStr, directory: Option<&std::path::Path>) {
         let shown = text.to_string_lossy();
-        let Some((name, path)) = shown.split_once('=').filter(|(_, path)| !path.is_empty()) else {
+        let parts = shown.split_once('=');
+        let Some((name, path)) = parts.filter(|(name, path)| !name.is_empty() && !path.is_empty())
+        else {
             let message = format!("must be NAME=PATH, not {shown:?}");
             return self
                 .problems

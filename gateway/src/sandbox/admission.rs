@@ -104,10 +104,9 @@ pub fn resolve(
         isolation_min: wishes.isolation_min,
         root_writable: wishes.root_writable,
         workspace,
-        hostname: match wishes.name.as_str() {
-            "" => "sandbox".to_owned(),
-            name => name.to_owned(),
-        },
+        // A name that is none is told as that, and not as a wrong hostname as well.
+        hostname: SandboxName::parse(&wishes.name)
+            .map_or_else(|_| "sandbox".to_owned(), |name| name.to_string()),
     }
 }
 

@@ -12,7 +12,9 @@ fn every_problem_is_reported_at_once_with_its_place() {
     );
     let flags = Flags {
         log_format: Some("xml".to_owned()),
-        compute_driver_sockets: vec!["acme".into(), "b=/b.sock".into(), "b=/c.sock".into()],
+        compute_driver_sockets: ["acme", "=/a.sock", "b=/b.sock", "b=/c.sock"]
+            .map(Into::into)
+            .to_vec(),
         ..Flags::default()
     };
     world.write(
