@@ -22,8 +22,8 @@ use tokio::task::{AbortHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use crate::driver::{DriverEvent, Registry};
-use crate::model::{DriverName, SandboxId};
+use crate::driver::{Driver, DriverEvent, Registry, Subject};
+use crate::model::{DriverName, SandboxId, SandboxState};
 use crate::sandbox::{Sandbox, Sandboxes};
 
 /// Until a driver that could not tell is asked again; doubles up to the maximum.
@@ -172,6 +172,34 @@ fn ours(sandboxes: &Sandboxes, driver: &DriverName, id: &SandboxId) -> Option<Sa
 fn was_seen(sandbox: &Sandbox) -> bool {
     let view = sandbox.view();
     view.facts.handle.is_some() || view.facts.observed.is_some()
+}
+
+/// Nobody wants it gone, and nothing is known that has ended it.
+fn is_expected(sandbox: &Sandbox) -> bool {
+    !matches!(
+        sandbox.view().facts.state,
+        SandboxState::Failed | SandboxState::Deleting | SandboxState::Deleted
+    )
+}
+
+/// Its driver removes it when its time is over, without a word.
+fn is_in_time(sandbox: &Sandbox) -> bool {
+    !sandbox.view().facts.spec.expire_time.remaining().is_zero()
+}
+
+/// The driver says that these are gone, and nobody has asked it to remove them. That is believed, and
+/// is worth a word.
+fn tell_lost(driver: &Driver, lost: &[&SandboxId]) {
+    if lost.is_empty() {
+        return;
+    }
+    let detail = format!(
+        "it does not know {} any more, which nobody has removed here",
+        some(lost)
+    );
+    let fix = "what was in them is lost: see the driver's log for why, and whether its state or its \
+               platform was reset; `cofferdam rm` removes their records";
+    driver.notice_once(Subject::Lost, &detail, fix);
 }
 
 /// Some ids, for a sentence.

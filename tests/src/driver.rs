@@ -26,22 +26,23 @@ impl TestDriver {
 
     /// With these variables in its environment.
     pub fn start_with(home: &Home, name: &str, variables: &[(&str, &str)]) -> Self {
-        let driver = Self::start_unready(home, name, variables);
-        wait::until_true("the driver listens", || driver.socket.exists());
-        driver
+        let mut command = Command::new(binaries::own("cofferdam-test-driver"));
+        command.envs(variables.iter().copied());
+        Self::launch(home, name, command)
     }
 
-    fn start_unready(home: &Home, name: &str, variables: &[(&str, &str)]) -> Self {
-        let dir = home.private(User::Tester, &format!("drivers-{name}"));
+    /// Any driver's program; says itself where it is to listen.
+    pub(crate) fn launch(home: &Home, name: &str, mut command: Command) -> Self {
+        let dir = directory(home, name);
         let socket = dir.join("driver.sock");
-        let mut command = Command::new(binaries::own("cofferdam-test-driver"));
         command.arg("--socket").arg(&socket);
         command.env("PATH", "/usr/bin:/bin").env("HOME", &dir);
-        command.envs(variables.iter().copied());
         let log = home.join(&format!("driver-{name}.log"));
         let launcher = binaries::own("cofferdam-test-launch");
         let tree = Tree::start(User::Tester, &command, &log, &launcher);
-        Self { tree, socket, log }
+        let driver = Self { tree, socket, log };
+        wait::until_true("the driver listens", || driver.socket.exists());
+        driver
     }
 
     pub fn socket(&self) -> &Path {
@@ -54,6 +55,13 @@ impl TestDriver {
 
     pub fn log(&self) -> String {
         std::fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    /// The pids of everything that runs in its sandboxes.
+    pub fn inmates(&self) -> Vec<u32> {
+        let mut members = self.tree.members();
+        members.retain(|pid| *pid != self.pid());
+        members
     }
 
     /// Stops it in the middle of whatever it does: it keeps its sockets and says nothing more.
@@ -69,4 +77,9 @@ impl TestDriver {
         self.tree.signal(Signal::KILL);
         assert_eq!(self.tree.wait(wait::PATIENCE), Some(End::Signal(9)));
     }
+}
+
+/// Where its sockets are.
+pub(crate) fn directory(home: &Home, name: &str) -> PathBuf {
+    home.private(User::Tester, &format!("drivers-{name}"))
 }

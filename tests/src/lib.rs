@@ -5,7 +5,7 @@
 //! gateway.rs   a gateway for one test, and what must be true after it      leaks.rs
 //! cli.rs       the command-line tool: run, piped, in a terminal (pty.rs)
 //! client.rs    the callers' protocol itself
-//! driver.rs    a third party's driver
+//! driver.rs    a third party's driver; one that breaks on purpose       faulty.rs
 //! lasting.rs   one whose sandboxes outlive it                              python.rs, skeleton.rs
 //! conformance.rs  the suite on a driver that it starts itself
 //! tree.rs      a program with everything that descends from it             process.rs
@@ -27,6 +27,7 @@ pub mod container;
 pub mod disk;
 pub mod driver;
 pub mod engine;
+pub mod faulty;
 pub mod gateway;
 pub mod home;
 pub mod lasting;

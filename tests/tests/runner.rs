@@ -7,6 +7,7 @@ mod containers;
 mod cut;
 mod driver_death;
 mod exec;
+mod faults;
 mod files;
 mod full_disk;
 mod gateway_death;

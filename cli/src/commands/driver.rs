@@ -61,6 +61,13 @@ async fn ls(client: Client, ui: &Ui) -> Result<u8, CommandError> {
             "PROBLEM",
         ];
         ui.out(&table(ui, titles, &rows))?;
+        for driver in &drivers {
+            if let Some((_, fix)) = problem(driver)
+                && !fix.is_empty()
+            {
+                ui.note(&format!("driver {:?}: {fix}", driver.name));
+            }
+        }
     }
     Ok(DONE)
 }

@@ -217,7 +217,7 @@ pub struct WatchFaults {
     pub stale: bool,
     /// The last message again and again, as fast as it is read, with growing revisions.
     pub flood: bool,
-    /// The stream ends, without an error, after its snapshot.
+    /// The stream ends, without an error: after its snapshot, or at once if it goes on from a cursor.
     pub end: bool,
 }
 

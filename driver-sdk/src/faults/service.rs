@@ -197,7 +197,8 @@ impl Service for Faulty {
         let (real, said) = self.live.incarnation();
         let cursor = &mut request.get_mut().cursor;
         *cursor = cursor.replacen(&said, &real, 1);
-        let is_other = !cursor.is_empty() && !cursor.starts_with(&format!("{real}."));
+        let goes_on = !cursor.is_empty();
+        let is_other = goes_on && !cursor.starts_with(&format!("{real}."));
         let truth = if is_other && self.live.breaks(Variant::OldCursorAccepted) {
             variants::watch_from_now(&server, request.extensions()).await?
         } else {
@@ -205,7 +206,7 @@ impl Service for Faulty {
                 .await?
                 .into_inner()
         };
-        let told = watch::falsify(self.live.clone(), truth);
+        let told = watch::falsify(self.live.clone(), goes_on, truth);
         Ok(Response::new(told))
     }
 

@@ -17,13 +17,21 @@ use crate::server::ResponseStream;
 type Message = WatchSandboxesResponse;
 
 /// `truth`, falsified while the script says so.
-pub(super) fn falsify(live: Shared, mut truth: ResponseStream<Message>) -> ResponseStream<Message> {
+/// `goes_on`: from a cursor, so that there is no snapshot.
+pub(super) fn falsify(
+    live: Shared,
+    goes_on: bool,
+    mut truth: ResponseStream<Message>,
+) -> ResponseStream<Message> {
     Box::pin(async_stream::stream! {
         let mut changes = live.changes();
         let mut teller = Teller::default();
         loop {
             let current = changes.borrow_and_update().clone();
             let watch = &current.script.watch;
+            if watch.end && goes_on {
+                return;
+            }
             if watch.flood && let Some(again) = teller.again() {
                 yield Ok(again);
                 // Everybody else has a turn in between.

@@ -58,6 +58,8 @@ pub enum Subject {
     Inventory,
     /// `RecoverSandboxes`.
     Recovery,
+    /// Sandboxes that it does not know any more.
+    Lost,
 }
 
 impl Subject {
@@ -70,6 +72,7 @@ impl Subject {
             Self::Health => "health",
             Self::Inventory => "inventory",
             Self::Recovery => "recovery",
+            Self::Lost => "lost",
         }
     }
 }

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use tracing::{info, warn};
 
-use super::{RETRY_MAX, RETRY_MIN, ours, some, was_seen};
+use super::{RETRY_MAX, RETRY_MIN, is_expected, is_in_time, ours, some, tell_lost, was_seen};
 use crate::driver::{Driver, Inventory, Subject};
-use crate::model::{OperationId, SandboxId, SandboxState};
+use crate::model::{OperationId, SandboxId};
 use crate::sandbox::{Sandbox, Sandboxes};
 
 /// Changes are told by the watch. A driver that has lost one is found out after so long.
@@ -80,17 +80,19 @@ async fn look_for_missing(driver: &Driver, before: &[Sandbox], inventory: &Inven
         .map(|observation| &observation.sandbox_id)
         .collect();
     let mut left_out = Vec::new();
+    let mut lost = Vec::new();
     let mut word = Word::Whole;
     for sandbox in before.iter().filter(|s| !listed.contains(s.id())) {
-        let settled = matches!(
-            sandbox.view().facts.state,
-            SandboxState::Failed | SandboxState::Deleting | SandboxState::Deleted
-        );
-        if settled || !was_seen(sandbox) {
+        if !is_expected(sandbox) || !was_seen(sandbox) {
             continue;
         }
         match driver.get(sandbox.id()).await {
-            Ok(None) => sandbox.gone(None),
+            Ok(None) => {
+                if is_in_time(sandbox) {
+                    lost.push(sandbox.id());
+                }
+                sandbox.gone(None);
+            }
             Ok(Some(_)) => left_out.push(sandbox.id()),
             Err(error) => {
                 info!(sandbox.id = %sandbox.id(), %error, "cannot tell whether it is gone");
@@ -98,6 +100,7 @@ async fn look_for_missing(driver: &Driver, before: &[Sandbox], inventory: &Inven
             }
         }
     }
+    tell_lost(driver, &lost);
     if !left_out.is_empty() {
         let detail = format!(
             "its list of sandboxes says that it is complete, and leaves out {}, which it knows",

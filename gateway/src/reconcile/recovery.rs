@@ -2,7 +2,7 @@
 
 use tracing::{info, warn};
 
-use super::{RETRY_MAX, RETRY_MIN, some, was_seen};
+use super::{RETRY_MAX, RETRY_MIN, is_expected, is_in_time, some, tell_lost, was_seen};
 use crate::driver::{Driver, RecoverItem, RecoverOutcome, Recovered, Subject};
 use crate::model::{SandboxId, SandboxState};
 use crate::sandbox::Sandbox;
@@ -47,7 +47,11 @@ async fn ask(driver: &Driver, incarnation: &str, asked: Vec<Sandbox>) -> Vec<San
         let items = portion.iter().map(item).collect();
         match driver.recover(items).await {
             Ok(answers) => {
-                let answered = portion.iter().zip(answers);
+                let answered = portion.iter().zip(&answers);
+                let lost = answered.filter(|(sandbox, answer)| is_lost(sandbox, answer));
+                let lost: Vec<_> = lost.map(|(sandbox, _)| sandbox.id()).collect();
+                tell_lost(driver, &lost);
+                let answered = portion.iter().zip(&answers);
                 let silent = answered.filter(|(sandbox, answer)| {
                     debug_assert_eq!(*sandbox.id(), answer.sandbox_id);
                     !settle(incarnation, sandbox, answer)
@@ -71,6 +75,14 @@ fn item(sandbox: &Sandbox) -> RecoverItem {
         handle: view.facts.handle.clone(),
         callback_directory: view.callback_directory.clone(),
     }
+}
+
+/// It is gone without a word about its end, and was to be there.
+fn is_lost(sandbox: &Sandbox, answer: &Recovered) -> bool {
+    answer.outcome == RecoverOutcome::Gone
+        && answer.observation.is_none()
+        && is_expected(sandbox)
+        && is_in_time(sandbox)
 }
 
 /// False: the driver cannot tell.
