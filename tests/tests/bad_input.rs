@@ -107,6 +107,62 @@ fn all_problems_of_a_request_come_at_once() {
     assert_eq!(flags, ["--memory", "--pids"], "{result:#}");
 }
 
+/// The fields that are complained of, in the order in which they are.
+#[track_caller]
+fn complaints(gateway: &TestGateway, args: &[&str]) -> Vec<String> {
+    let ran = gateway.run(["--json"].iter().chain(args));
+    ran.exited(125);
+    let result = ran.result();
+    let violations = result["error"]["violations"].as_array().expect("a list");
+    let mut fields = Vec::new();
+    for violation in violations {
+        let message = violation["message"].as_str().expect("a message");
+        assert!(!message.is_empty(), "{result:#}");
+        fields.push(violation["field"].as_str().expect("a field").to_owned());
+    }
+    fields
+}
+
+#[test]
+fn a_driver_that_is_not_there_is_told_with_everything_else() {
+    let gateway = TestGateway::start();
+    let args = [
+        "create", "--driver", "nowhere", "--memory", "1", "--user", "somebody",
+    ];
+    assert_eq!(
+        complaints(&gateway, &args),
+        ["driver", "user", "memory_bytes"]
+    );
+    gateway.run(args).says(["nowhere", "drivers here: process"]);
+    let args = [
+        "run",
+        "--driver",
+        "nowhere",
+        "--timeout",
+        "9000h",
+        "--pids",
+        "1",
+        "true",
+    ];
+    assert_eq!(
+        complaints(&gateway, &args),
+        ["driver", "timeout_ms", "pids"]
+    );
+    // Alone it is a sentence.
+    let ran = gateway.run(["--json", "create", "--driver", "nowhere"]);
+    assert_eq!(ran.result()["error"]["reason"], "UNKNOWN_DRIVER");
+}
+
+#[test]
+fn an_image_that_a_driver_cannot_use_is_told_once() {
+    let gateway = TestGateway::start();
+    let args = ["create", "--image", "debian:12", "--memory", "1"];
+    assert_eq!(complaints(&gateway, &args), ["memory_bytes", "image"]);
+    gateway
+        .run(args)
+        .says(["--image", "images from a registry"]);
+}
+
 #[test]
 fn a_name_is_taken_once_and_free_again() {
     let gateway = TestGateway::start();

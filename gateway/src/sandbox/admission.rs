@@ -69,12 +69,13 @@ impl Problems {
     }
 }
 
-/// A spec with every default filled in; what is wrong goes to `problems`.
+/// A spec with every default filled in; what is wrong goes to `problems`. Without capabilities it is
+/// not known what the driver can do: everything else is looked at all the same.
 pub fn resolve(
     wishes: &Wishes,
     defaults: &SandboxDefaults,
     maximum: &SandboxMaximum,
-    capabilities: &Capabilities,
+    capabilities: Option<&Capabilities>,
     problems: &mut Problems,
 ) -> SandboxSpec {
     check_names(wishes, problems);
@@ -356,15 +357,17 @@ fn check_path(field: &str, path: &str, problems: &mut Problems) {
     }
 }
 
-fn image(wishes: &Wishes, capabilities: &Capabilities, problems: &mut Problems) -> ImageSpec {
-    let images = &capabilities.images;
+fn image(
+    wishes: &Wishes,
+    capabilities: Option<&Capabilities>,
+    problems: &mut Problems,
+) -> ImageSpec {
+    let has_default = capabilities.is_none_or(|can| can.images.host);
     let source = match wishes.image.as_str() {
-        "" if images.host => ImageSource::Host,
         "" => {
-            problems.add(
-                "image",
-                format!("driver \"{}\" needs an image", wishes.driver),
-            );
+            if !has_default {
+                problems.add("image", "this driver needs one");
+            }
             ImageSource::Host
         }
         "host" => ImageSource::Host,
@@ -384,61 +387,58 @@ fn image(wishes: &Wishes, capabilities: &Capabilities, problems: &mut Problems) 
     }
 }
 
-/// What a request needs of a driver and this one lacks, in the words of the command line.
-pub fn missing(spec: &SandboxSpec, needs: ExecutionNeeds, view: &DriverView) -> Vec<&'static str> {
+/// What a request needs of a driver that has it not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Missing {
+    /// What of the request asks for it.
+    pub field: &'static str,
+    /// In the words of the command line.
+    pub what: &'static str,
+}
+
+/// What a request needs and this driver lacks.
+pub fn missing(spec: &SandboxSpec, needs: ExecutionNeeds, view: &DriverView) -> Vec<Missing> {
     let Some(can) = &view.capabilities else {
         return vec![];
     };
     let held = view.fingerprint.as_ref().map_or(can.limits, |f| f.limits);
     let asked = spec.limits.required;
+    let is_executed_by_driver = can.execution == Execution::DriverExecuted;
+    let mut missing = Vec::new();
+    let mut check = |lacks: bool, field, what| {
+        if lacks {
+            missing.push(Missing { field, what });
+        }
+    };
+    let (lacks, what) = match spec.image.source {
+        ImageSource::Host => (!can.images.host, "image \"host\""),
+        ImageSource::Reference(_) => (!can.images.registry, "images from a registry"),
+        ImageSource::Archive(_) => (!can.images.archive, "images from an archive"),
+    };
+    check(lacks, "image", what);
+    let class = spec.network.class;
+    check(
+        !can.networks.contains(&class),
+        "network",
+        network_words(class),
+    );
+    check(asked.memory && !held.memory, "memory_bytes", "memory limit");
+    check(asked.cpu && !held.cpu, "cpu_millis", "cpu limit");
+    check(asked.pids && !held.pids, "pids", "pids limit");
+    check(asked.disk && !held.disk, "disk_bytes", "disk limit");
+    check(spec.gpus > 0 && !can.gpu, "gpus", "gpus");
     let host_mount = |mount: &Mount| matches!(mount.source, MountSource::HostPath(_));
-    let too_weak = spec
+    let has_mounts = spec.mounts.iter().any(host_mount);
+    check(has_mounts && !can.host_mounts, "mounts", "host mounts");
+    let is_too_weak = spec
         .isolation_min
         .is_some_and(|wanted| can.isolation.is_none_or(|given| given < wanted));
-    let checks = [
-        (
-            spec.image.source == ImageSource::Host && !can.images.host,
-            "image \"host\"",
-        ),
-        (
-            matches!(spec.image.source, ImageSource::Reference(_)) && !can.images.registry,
-            "images from a registry",
-        ),
-        (
-            matches!(spec.image.source, ImageSource::Archive(_)) && !can.images.archive,
-            "images from an archive",
-        ),
-        (
-            !can.networks.contains(&spec.network.class),
-            network_words(spec.network.class),
-        ),
-        (asked.memory && !held.memory, "memory limit"),
-        (asked.cpu && !held.cpu, "cpu limit"),
-        (asked.pids && !held.pids, "pids limit"),
-        (asked.disk && !held.disk, "disk limit"),
-        (spec.gpus > 0 && !can.gpu, "gpus"),
-        (
-            spec.mounts.iter().any(host_mount) && !can.host_mounts,
-            "host mounts",
-        ),
-        (too_weak, "the isolation asked for"),
-        (
-            can.execution == Execution::DriverExecuted,
-            "commands over a supervisor's session",
-        ),
-        (
-            needs.stdin && can.execution == Execution::DriverExecuted,
-            "stdin",
-        ),
-        (
-            needs.pty && can.execution == Execution::DriverExecuted,
-            "pty",
-        ),
-    ];
-    checks
-        .into_iter()
-        .filter_map(|(lacks, what)| lacks.then_some(what))
-        .collect()
+    check(is_too_weak, "isolation_min", "the isolation asked for");
+    let session = "commands over a supervisor's session";
+    check(is_executed_by_driver, "driver", session);
+    check(needs.stdin && is_executed_by_driver, "stdin", "stdin");
+    check(needs.pty && is_executed_by_driver, "pty", "pty");
+    missing
 }
 
 fn network_words(class: NetworkClass) -> &'static str {

@@ -14,8 +14,17 @@
 //! their results back as events. At most one driver call of a sandbox is under way: a later one
 //! replaces it, and what a replaced one answers counts for nothing.
 
+mod answers;
+#[cfg(test)]
+mod tests;
+#[cfg(test)]
+mod walk;
+mod wanted;
+
 use std::time::Duration;
 
+use self::answers::{call_failed, created, retry, settled, stopped};
+use self::wanted::{leave, start, stop};
 use super::readiness::{Readiness, SessionState, compose};
 use crate::model::{ObservedState, SandboxState, TerminationReason};
 
@@ -293,109 +302,6 @@ fn resume(state: &mut State) -> Vec<Effect> {
     }
 }
 
-fn created(state: &mut State, result: Result<Seen, Failure>) -> Vec<Effect> {
-    match result {
-        Ok(seen) => {
-            state.call = None;
-            state.failures = 0;
-            let mut effects = observe(state, seen);
-            // The handle came with it.
-            effects.push(Effect::Persist);
-            effects.extend(overdue_stop(state));
-            effects
-        }
-        Err(failure) if failure.kind == FailureKind::Ambiguous => {
-            state.call = Some(Call::Settle);
-            state.message = failure.message;
-            vec![Effect::Settle]
-        }
-        Err(failure) => call_failed(state, failure, Effect::Create),
-    }
-}
-
-fn settled(state: &mut State, result: Result<Option<Seen>, Failure>) -> Vec<Effect> {
-    match result {
-        Ok(Some(seen)) => {
-            state.call = None;
-            state.failures = 0;
-            let mut effects = observe(state, seen);
-            effects.push(Effect::Persist);
-            effects.extend(overdue_stop(state));
-            effects
-        }
-        // Known to have existed, and certainly not there now.
-        Ok(None) if state.boots > 0 => {
-            state.call = None;
-            gone(state)
-        }
-        Ok(None) if state.failures < CREATE_ATTEMPTS_MAX => {
-            state.failures += 1;
-            state.call = Some(Call::Create);
-            vec![Effect::Create]
-        }
-        Ok(None) => {
-            state.call = None;
-            let message = format!("the driver did not create it: {}", state.message);
-            fail(state, "CREATE_FAILED", message)
-        }
-        // Cannot tell now: ask again, until the ready timer decides.
-        Err(failure) => {
-            state.message = failure.message;
-            vec![state.backoff()]
-        }
-    }
-}
-
-/// A driver that answers and yet does not say "stopped" is asked again.
-fn stopped(state: &mut State, seen: Seen) -> Vec<Effect> {
-    state.call = None;
-    let mut effects = observe(state, seen);
-    if state.phase == SandboxState::Stopping {
-        state.call = Some(Call::Stop);
-        effects.push(state.backoff());
-    } else {
-        state.failures = 0;
-    }
-    effects
-}
-
-/// It was to be stopped while it was still being made.
-fn overdue_stop(state: &mut State) -> Option<Effect> {
-    let due = state.phase == SandboxState::Stopping && state.call.is_none();
-    due.then(|| {
-        state.call = Some(Call::Stop);
-        Effect::Stop
-    })
-}
-
-/// A create, start or stop came back with an error.
-fn call_failed(state: &mut State, failure: Failure, again: Effect) -> Vec<Effect> {
-    if failure.kind == FailureKind::Permanent {
-        state.call = None;
-        if state.phase == SandboxState::Failed {
-            return vec![];
-        }
-        return fail(state, &failure.reason, failure.message);
-    }
-    // Idempotent calls: the same one again is the way to find out.
-    debug_assert!(matches!(
-        again,
-        Effect::Create | Effect::Start | Effect::Stop
-    ));
-    state.message = failure.message;
-    vec![state.backoff()]
-}
-
-fn retry(state: &mut State) -> Vec<Effect> {
-    match state.call {
-        Some(Call::Create) => vec![Effect::Create],
-        Some(Call::Settle) => vec![Effect::Settle],
-        Some(Call::Start) => vec![Effect::Start],
-        Some(Call::Stop) => vec![Effect::Stop],
-        Some(Call::Delete) | None => vec![],
-    }
-}
-
 fn observe(state: &mut State, seen: Seen) -> Vec<Effect> {
     if seen.boots < state.boots {
         return vec![]; // Of an earlier boot.
@@ -486,48 +392,6 @@ fn fail(state: &mut State, reason: &str, message: impl Into<String>) -> Vec<Effe
     vec![Effect::DisarmReadyTimer, Effect::Persist]
 }
 
-fn stop(state: &mut State) -> Vec<Effect> {
-    match state.phase {
-        SandboxState::Provisioning | SandboxState::Ready | SandboxState::Queued => {
-            state.wanted = Wanted::Stopped;
-            state.enter(SandboxState::Stopping, "", "");
-            if matches!(state.call, Some(Call::Create | Call::Settle)) {
-                // Only once it is known to be there can it be stopped.
-                return vec![Effect::Persist, Effect::DisarmReadyTimer];
-            }
-            state.call = Some(Call::Stop);
-            vec![Effect::Persist, Effect::DisarmReadyTimer, Effect::Stop]
-        }
-        // It stays failed, and what still runs in it is ended.
-        SandboxState::Failed if state.seen == Some(ObservedState::Running) => {
-            state.call = Some(Call::Stop);
-            vec![Effect::Stop]
-        }
-        _ => vec![],
-    }
-}
-
-fn start(state: &mut State) -> Vec<Effect> {
-    if state.phase != SandboxState::Stopped {
-        return vec![];
-    }
-    state.wanted = Wanted::Running;
-    state.was_ready = false;
-    state.failures = 0;
-    state.seen = None;
-    state.enter(SandboxState::Provisioning, "", "starting again");
-    state.call = Some(Call::Start);
-    vec![Effect::Persist, Effect::ArmReadyTimer, Effect::Start]
-}
-
-fn leave(state: &mut State, reason: &'static str, message: String) -> Vec<Effect> {
-    state.wanted = Wanted::Gone;
-    state.enter(SandboxState::Deleting, reason, message);
-    state.call = Some(Call::Delete);
-    state.failures = 0;
-    vec![Effect::Persist, Effect::DisarmReadyTimer, Effect::Delete]
-}
-
 fn ready_timeout(state: &mut State, driver: &str, is_away: bool) -> Vec<Effect> {
     if state.phase != SandboxState::Provisioning && state.phase != SandboxState::Queued {
         return vec![];
@@ -562,8 +426,3 @@ fn ready_timeout(state: &mut State, driver: &str, is_away: bool) -> Vec<Effect> 
         format!("not ready in time: {missing}{detail} ({driver})"),
     )
 }
-
-#[cfg(test)]
-mod tests;
-#[cfg(test)]
-mod walk;
