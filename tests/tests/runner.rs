@@ -24,3 +24,4 @@ mod stdin;
 mod terminal;
 mod third_party;
 mod trees;
+mod unstored;

@@ -17,7 +17,7 @@ mod hello;
 mod options;
 mod session;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod tokens;
 
 pub use directory::remove_stale;

@@ -57,7 +57,7 @@ impl Memory {
     }
 }
 
-struct Setup {
+pub(crate) struct Setup {
     runtime: tempfile::TempDir,
     memory: Arc<Memory>,
     token: Token,
@@ -94,6 +94,17 @@ impl Setup {
         })
         .await
     }
+}
+
+/// A session whose supervisor serves, and answers nothing but pings. It lasts as long as the setup.
+pub(crate) async fn answering_only_pings() -> (Setup, Session) {
+    let setup = Setup::new().await;
+    let mut supervisor = setup.connect().await;
+    let next = supervisor.prove(SANDBOX, &setup.token).await;
+    supervisor.send_ready(&next).await;
+    tokio::spawn(supervisor.answer_if(|path| path.ends_with("/Ping"), std::future::pending()));
+    let session = setup.session().await;
+    (setup, session)
 }
 
 async fn open(

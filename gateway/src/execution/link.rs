@@ -1,6 +1,7 @@
 //! One process stream to a supervisor: opening it, and what is waiting to be sent on it.
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
 use bytes::Bytes;
 use cofferdam_proto::supervisor::v1::{self as wire, process_request::Request};
@@ -24,7 +25,11 @@ pub(super) struct Link {
     pub(super) events: Streaming<wire::ProcessEvent>,
 }
 
+/// The supervisor answers at once, whatever the process does.
+const OPEN_TIMEOUT: Duration = Duration::from_secs(15);
+
 impl Link {
+    /// A supervisor that serves and does not answer this is given up after a time.
     pub(super) async fn open(session: &Session, first: Request) -> Result<Self, tonic::Status> {
         let (requests, receiver) = mpsc::channel(REQUESTS_MAX);
         let first = wire::ProcessRequest {
@@ -33,7 +38,12 @@ impl Link {
         // The channel is fresh and has room.
         let _sent = requests.try_send(first);
         let mut client = session.client();
-        let response = client.process(ReceiverStream::new(receiver)).await?;
+        let opening = client.process(ReceiverStream::new(receiver));
+        let response = tokio::time::timeout(OPEN_TIMEOUT, opening)
+            .await
+            .map_err(|_| {
+                tonic::Status::deadline_exceeded("the supervisor did not answer in time")
+            })??;
         Ok(Self {
             requests,
             events: response.into_inner(),
@@ -141,5 +151,29 @@ impl Outbox {
         }
         let offset = stdin.take_eof()?;
         Some(Request::StdinEof(wire::StdinEof { offset }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::{Instant, timeout};
+
+    use super::*;
+    use crate::callback::tests::answering_only_pings;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_supervisor_that_does_not_answer_a_start_is_given_up_and_its_session_is_not() {
+        let (_setup, session) = answering_only_pings().await;
+        let begun = Instant::now();
+        let attach = Request::Attach(wire::AttachProcess {
+            process_id: "exec-test".to_owned(),
+            from_offset: 0,
+        });
+        let opening = Link::open(&session, attach);
+        let opened = timeout(OPEN_TIMEOUT * 10, opening).await.expect("an end");
+        let status = opened.expect_err("no answer");
+        assert_eq!(status.code(), tonic::Code::DeadlineExceeded, "{status}");
+        assert!(begun.elapsed() < OPEN_TIMEOUT * 2, "{:?}", begun.elapsed());
+        assert!(!session.is_closed());
     }
 }

@@ -30,8 +30,6 @@ const CALLER_ABSENCE: Duration = Duration::from_secs(10);
 /// A stream that breaks while its session lives is tried again after this.
 const RELINK_DELAY: Duration = Duration::from_millis(100);
 const RELINKS_MAX: u32 = 20;
-/// The supervisor answers at once, whatever the process does.
-const OPEN_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// What the runner starts from.
 pub(super) struct Seed {
@@ -280,7 +278,7 @@ impl Runner {
                 .and_then(|observed| observed.oom_kill_count);
             start_request(&self.facts, &self.environment)
         };
-        let open = tokio::time::timeout(OPEN_TIMEOUT, Link::open(session, first));
+        let open = Link::open(session, first);
         let opened = match self.interruptible(open, known).await {
             Ok(opened) => opened,
             Err(end) => {
@@ -289,9 +287,8 @@ impl Runner {
             }
         };
         let pumped = match opened {
-            Ok(Ok(link)) => return self.pump(link, session, sandbox, view).await,
-            Ok(Err(status)) => Self::not_opened(&status, known),
-            Err(_) => Pumped::Cut("the supervisor did not answer in time".to_owned()),
+            Ok(link) => return self.pump(link, session, sandbox, view).await,
+            Err(status) => Self::not_opened(&status, known),
         };
         self.may_have_begun |= matches!(pumped, Pumped::Cut(_));
         pumped

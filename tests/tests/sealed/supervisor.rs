@@ -13,7 +13,8 @@ use super::{Sealed, for_each_user};
 
 for_each_user!(
     a_workload_can_neither_read_nor_end_its_supervisor,
-    an_impostor_on_the_callback_socket_is_refused_and_disturbs_nobody
+    an_impostor_on_the_callback_socket_is_refused_and_disturbs_nobody,
+    a_workload_cannot_answer_in_its_supervisors_place
 );
 
 fn a_workload_can_neither_read_nor_end_its_supervisor(user: User) {
@@ -75,6 +76,30 @@ fn an_impostor_on_the_callback_socket_is_refused_and_disturbs_nobody(user: User)
         (&after["state"], &after["session"]),
         (&"READY".into(), &true.into())
     );
+    assert_eq!(sealed.sh("echo works"), "works");
+}
+
+/// By no way that leads to the socket: its supervisor's descriptors, its own, the host's path.
+fn a_workload_cannot_answer_in_its_supervisors_place(user: User) {
+    let sealed = Sealed::new(user);
+    let gateway = &sealed.gateway;
+    let about = gateway.json(["inspect", "sealed"]);
+    let id = about["sandbox_id"].as_str().expect("an id");
+    let socket = gateway.runtime_dir().join("callback").join(id);
+    let socket = socket.join("gateway.sock");
+    assert!(socket.exists(), "{}", socket.display());
+    let mut args = vec!["callback".to_owned(), id.to_owned()];
+    args.push(socket.to_string_lossy().into_owned());
+    args.extend(super::ways_to_the_callback());
+    let found = sealed.probe(args);
+    assert!(found.len() > 40, "{found:?}");
+    // None of them leads anywhere at all.
+    let unreached = ["ENOENT", "EACCES", "EPERM", "ENOTDIR"];
+    let reached: Vec<_> = found
+        .iter()
+        .filter(|(_, how)| !unreached.contains(&how.as_str()))
+        .collect();
+    assert!(reached.is_empty(), "{reached:?}");
     assert_eq!(sealed.sh("echo works"), "works");
 }
 

@@ -62,8 +62,11 @@ impl ProcessDriver {
             }
         };
         let stored = stored(call, &request);
-        let tracked = self.accept(platform, &stored)?;
+        let state_dir = platform.config.sandboxes_dir().join(&stored.sandbox_id);
+        let tracked = Arc::new(Tracked::new(state_dir, stored.clone()));
+        // Before anybody can find it: a delete waits until all of it is there, and removes that.
         let _operation = tracked.operation.lock().await;
+        self.accept(platform, &stored, &tracked)?;
         let bootstrap = bootstrap(&stored, request.token);
         match launcher.launch(&plan, &bootstrap).await {
             Ok(handle) => {
@@ -85,7 +88,12 @@ impl ProcessDriver {
 
     /// Writes the intent down. Two drivers on one directory do not accept the same id twice: the
     /// launcher makes its state directory exclusively.
-    fn accept(&self, platform: &Platform, stored: &Stored) -> Result<Arc<Tracked>, DriverError> {
+    fn accept(
+        &self,
+        platform: &Platform,
+        stored: &Stored,
+        tracked: &Arc<Tracked>,
+    ) -> Result<(), DriverError> {
         let id = &stored.sandbox_id;
         let mut sandboxes = self.sandboxes();
         if sandboxes.contains_key(id) {
@@ -94,10 +102,8 @@ impl ProcessDriver {
         }
         let written = platform.store.put(stored);
         written.map_err(|failed| error::store("write to", platform.store.dir(), failed))?;
-        let state_dir = platform.config.sandboxes_dir().join(id);
-        let tracked = Arc::new(Tracked::new(state_dir, stored.clone()));
-        sandboxes.insert(id.clone(), Arc::clone(&tracked));
-        Ok(tracked)
+        sandboxes.insert(id.clone(), Arc::clone(tracked));
+        Ok(())
     }
 
     fn note_weaknesses(&self, platform: &Platform, tracked: &Tracked, lacking: &[NotEnforced]) {

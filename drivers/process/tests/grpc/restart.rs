@@ -2,6 +2,7 @@
 
 use cofferdam_driver_sdk::proto::recover_sandboxes_response::Outcome;
 use cofferdam_driver_sdk::proto::*;
+use serde_json::json;
 use tonic::Code;
 
 use crate::harness::{GATEWAY, Rig, create, delete, list, observe, start, stop};
@@ -236,6 +237,62 @@ async fn a_create_that_was_cut_off_is_repeated_or_deleted() {
             .collect();
         assert_eq!(left, Vec::<std::path::PathBuf>::new(), "repeated: {repeat}");
     }
+}
+
+/// A shim that begins only when there is a file `go` beside it.
+fn gated_shim(dir: &std::path::Path) -> std::path::PathBuf {
+    use std::os::unix::fs::PermissionsExt;
+    let (program, gate) = (dir.join("shim"), dir.join("go"));
+    let real = env!("CARGO_BIN_EXE_cofferdam-process-shim");
+    let wait = format!(
+        "while [ ! -e {} ]; do /bin/sleep 0.01; done",
+        gate.display()
+    );
+    std::fs::write(&program, format!("#!/bin/sh\n{wait}\nexec {real}\n")).unwrap();
+    std::fs::set_permissions(&program, PermissionsExt::from_mode(0o755)).unwrap();
+    program
+}
+
+/// Whoever asked for them has gone, and what was begun goes on: it is not swept away from under it.
+#[tokio::test]
+async fn a_delete_waits_for_what_is_being_made_and_removes_all_of_it() {
+    let mut rig = Rig::new();
+    let gate = rig.dir.path().join("go");
+    std::fs::write(&gate, "").unwrap();
+    rig.start_driver();
+    let settings = json!({
+        "shim_path": gated_shim(rig.dir.path()),
+        "launch_timeout_ms": 60_000,
+    });
+    let mut client = rig.connect(GATEWAY, settings).await;
+    std::fs::remove_file(&gate).unwrap();
+    // One at most takes a shim that has passed the gate before.
+    let mut deletes = Vec::new();
+    for id in ["sbx-1", "sbx-2", "sbx-3"] {
+        let request = create(id, &rig.callback(id));
+        let mut another = client.clone();
+        let making = tokio::spawn(async move { another.create_sandbox(request).await });
+        let state = rig.dir.path().join("state/sandboxes").join(id);
+        while !state.exists() && !making.is_finished() {
+            tokio::task::yield_now().await;
+        }
+        making.abort();
+        let mut another = client.clone();
+        let deleting = tokio::spawn(async move { another.delete_sandbox(delete(id)).await });
+        deletes.push(deleting);
+    }
+    for _ in 0..20 {
+        list(&mut client).await;
+    }
+    let early = deletes.iter().filter(|delete| delete.is_finished()).count();
+    assert!(early < 2, "{early} deletes did not wait");
+    std::fs::write(&gate, "").unwrap();
+    for delete in deletes {
+        delete.await.unwrap().unwrap();
+    }
+    assert_eq!(list(&mut client).await, (vec![], true));
+    let left = std::fs::read_dir(rig.dir.path().join("state/sandboxes")).unwrap();
+    assert_eq!(left.count(), 0);
 }
 
 #[tokio::test]

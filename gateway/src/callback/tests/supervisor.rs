@@ -146,10 +146,20 @@ impl Scripted {
 
     /// Answers so many calls, then none; does nothing at all from `freeze` on.
     pub(super) async fn answer(self, calls: usize, freeze: impl Future<Output = ()>) {
-        let stream = Prefixed::new(self.scanner.into_rest(), self.stream);
         let count = Arc::new(AtomicUsize::new(0));
-        let service = service_fn(move |request| {
-            let answered = count.fetch_add(1, Ordering::Relaxed) < calls;
+        let is_early = move |_: &str| count.fetch_add(1, Ordering::Relaxed) < calls;
+        self.answer_if(is_early, freeze).await;
+    }
+
+    /// Answers the calls of these methods, and lets the others wait.
+    pub(super) async fn answer_if(
+        self,
+        answers: impl Fn(&str) -> bool + Send + 'static,
+        freeze: impl Future<Output = ()>,
+    ) {
+        let stream = Prefixed::new(self.scanner.into_rest(), self.stream);
+        let service = service_fn(move |request: http::Request<Incoming>| {
+            let answered = answers(request.uri().path());
             async move {
                 if !answered {
                     std::future::pending::<()>().await;

@@ -3,6 +3,7 @@
 //! Each probe writes one JSON object: what was tried, and how it ended: "ok", or the name of the
 //! error. What that ought to be is the test's business.
 
+mod callback;
 mod calls;
 mod network;
 mod pid_one;
@@ -41,6 +42,7 @@ fn run() -> Result<()> {
         "network" => say(&network::probe(&rest)),
         "calls" => say(&calls::probe()),
         "pid-one" => say(&pid_one::probe()),
+        "callback" => say(&callback::probe(&rest)),
         "burn" => burn(Duration::from_millis(number(&rest)?)),
         "serve" => serve(u16::try_from(number(&rest)?)?),
         other => bail!("no probe {other:?}"),
@@ -102,6 +104,7 @@ fn name(number: i32) -> String {
         (libc::EACCES, "EACCES"),
         (libc::ENOENT, "ENOENT"),
         (libc::ENOSYS, "ENOSYS"),
+        (libc::ENOTDIR, "ENOTDIR"),
         (libc::EROFS, "EROFS"),
         (libc::ESRCH, "ESRCH"),
         (libc::EINVAL, "EINVAL"),
