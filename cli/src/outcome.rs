@@ -128,6 +128,14 @@ fn words(execution: &Execution) -> (Kind, String, Option<String>) {
             Some("start it with --detach if it has to survive that".to_owned()),
         ),
         Reason::ReasonSandboxDeleted => (Kind::Failed, "its sandbox was removed".to_owned(), None),
+        Reason::ReasonSandboxStopped => (
+            Kind::Failed,
+            "its sandbox was stopped".to_owned(),
+            Some(format!(
+                "`cofferdam start {}` starts it again",
+                execution.sandbox_id
+            )),
+        ),
         Reason::ReasonSandboxExpired => (
             Kind::Failed,
             "its sandbox has reached the end of its lifetime".to_owned(),
@@ -287,6 +295,14 @@ mod tests {
             (
                 ended(State::ExecutionCanceled, Reason::ReasonSandboxDeleted),
                 125,
+            ),
+            (
+                ended(State::ExecutionCanceled, Reason::ReasonSandboxStopped),
+                125,
+            ),
+            (
+                ended(State::ExecutionTimedOut, Reason::ReasonSandboxExpired),
+                124,
             ),
             (
                 ended(State::ExecutionLost, Reason::ReasonSupervisorLost),

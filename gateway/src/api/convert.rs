@@ -226,6 +226,7 @@ fn reason(reason: ExecutionReason) -> wire::ExecutionReason {
         ExecutionReason::CallerLeft => W::ReasonCallerLeft,
         ExecutionReason::SandboxDeleted => W::ReasonSandboxDeleted,
         ExecutionReason::SandboxExpired => W::ReasonSandboxExpired,
+        ExecutionReason::SandboxStopped => W::ReasonSandboxStopped,
         ExecutionReason::SandboxFailed => W::ReasonSandboxFailed,
         ExecutionReason::ProgramNotFound => W::ReasonProgramNotFound,
         ExecutionReason::ProgramNotExecutable => W::ReasonProgramNotExecutable,

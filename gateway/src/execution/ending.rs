@@ -1,7 +1,8 @@
 //! How an execution ended: pure rules from what was seen to a state, a reason and a sentence.
 //!
-//! No success is invented here: only an exit event with code 0, while nobody was killing the
-//! process, is `Succeeded`.
+//! No success is invented here: only an exit event with code 0, of a process that nobody was killing
+//! in a sandbox that nobody had asked to end, is `Succeeded`. What was asked first says why it ended;
+//! the exit code or signal that came of it stays on record.
 
 use cofferdam_proto::supervisor::v1::{self as wire, process_exited::Result as Exit};
 
@@ -23,6 +24,33 @@ pub(super) enum Kill {
     StdinLost(StdinGap),
 }
 
+/// What somebody wants of the sandbox, because of which whatever runs in it ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Ask {
+    Stop,
+    Delete,
+    Expire,
+}
+
+impl Ask {
+    /// `None`: nothing was asked, or it has not come to this yet.
+    pub(super) fn of(facts: &SandboxFacts) -> Option<Self> {
+        let is_overdue = facts.spec.expire_time.remaining().is_zero();
+        match (facts.state, facts.reason.as_str()) {
+            // Its driver keeps the deadline as well, and may be the first to act.
+            (_, DEADLINE) => Some(Self::Expire),
+            _ if is_overdue => Some(Self::Expire),
+            (SandboxState::Deleting | SandboxState::Deleted, _) => Some(Self::Delete),
+            (SandboxState::Stopping, _) | (_, STOPPED_BY_REQUEST) => Some(Self::Stop),
+            _ => None,
+        }
+    }
+}
+
+/// The reasons of a sandbox that count here.
+const DEADLINE: &str = "DEADLINE";
+const STOPPED_BY_REQUEST: &str = "STOPPED_BY_REQUEST";
+
 const SIGKILL: u32 = 9;
 
 /// The process was killed as by the kernel for want of memory, or its shell says so.
@@ -34,10 +62,12 @@ pub(super) fn may_be_oom(exited: &wire::ProcessExited) -> bool {
     }
 }
 
-/// The process ended, by itself or because of `kill`.
+/// The process ended: by itself, because of `kill`, or because of what was `asked` of its sandbox
+/// before its end was seen.
 pub(super) fn of_exit(
     exited: &wire::ProcessExited,
     kill: Option<&Kill>,
+    asked: Option<Ask>,
     oom_killed: bool,
 ) -> (ExecutionState, Ending) {
     let (exit_code, signal) = match &exited.result {
@@ -60,6 +90,10 @@ pub(super) fn of_exit(
     if let Some(kill) = kill {
         let (state, reason, message) = killed(kill);
         return ended(state, reason, message);
+    }
+    if let Some(asked) = asked {
+        let (state, reason, message) = of_ask(asked);
+        return ended(state, reason, message.into());
     }
     if oom_killed {
         return ended(
@@ -151,44 +185,52 @@ pub(super) fn of_kill(kill: &Kill) -> (ExecutionState, Ending) {
     (state, plain(reason, message))
 }
 
+fn of_ask(asked: Ask) -> (ExecutionState, ExecutionReason, &'static str) {
+    match asked {
+        Ask::Stop => (
+            ExecutionState::Canceled,
+            ExecutionReason::SandboxStopped,
+            "its sandbox was stopped",
+        ),
+        Ask::Delete => (
+            ExecutionState::Canceled,
+            ExecutionReason::SandboxDeleted,
+            "its sandbox was deleted",
+        ),
+        Ask::Expire => (
+            ExecutionState::TimedOut,
+            ExecutionReason::SandboxExpired,
+            "its sandbox reached the end of its lifetime",
+        ),
+    }
+}
+
 /// How it ended cannot be known.
 pub(super) fn lost(message: impl Into<String>) -> (ExecutionState, Ending) {
     let ending = plain(ExecutionReason::SupervisorLost, message.into());
     (ExecutionState::Lost, ending)
 }
 
-/// The sandbox went away under it. `started`: the process may have done something.
-pub(super) fn of_sandbox_end(facts: &SandboxFacts, started: bool) -> (ExecutionState, Ending) {
+/// The sandbox went away under it. `asked`: since somebody had wanted that. `started`: the process
+/// may have done something.
+pub(super) fn of_sandbox_end(
+    facts: &SandboxFacts,
+    asked: Option<Ask>,
+    started: bool,
+) -> (ExecutionState, Ending) {
+    if let Some(asked) = asked.or_else(|| Ask::of(facts)) {
+        let (state, reason, message) = of_ask(asked);
+        return (state, plain(reason, message.into()));
+    }
     let why = if facts.message.is_empty() {
         facts.reason.clone()
     } else {
         facts.message.clone()
     };
-    match (facts.state, facts.reason.as_str()) {
-        (_, "DEADLINE") => (
-            ExecutionState::TimedOut,
-            plain(
-                ExecutionReason::SandboxExpired,
-                "its sandbox reached the end of its lifetime".into(),
-            ),
-        ),
-        (SandboxState::Deleting | SandboxState::Deleted, _) => (
-            ExecutionState::Canceled,
-            plain(
-                ExecutionReason::SandboxDeleted,
-                "its sandbox was deleted".into(),
-            ),
-        ),
-        (_, "OOM_KILLED") => (
+    match facts.reason.as_str() {
+        "OOM_KILLED" => (
             ExecutionState::Failed,
             plain(ExecutionReason::OomKilled, why),
-        ),
-        (_, "STOPPED_BY_REQUEST") => (
-            ExecutionState::Canceled,
-            plain(
-                ExecutionReason::SandboxDeleted,
-                "its sandbox was stopped".into(),
-            ),
         ),
         _ if started => lost(format!("its sandbox ended: {why}")),
         _ => (
@@ -224,7 +266,8 @@ mod tests {
     #[test]
     fn only_a_reported_code_zero_is_success() {
         let zero = exited(Some(Exit::ExitCode(0)));
-        assert_eq!(of_exit(&zero, None, false).0, ExecutionState::Succeeded);
+        let by_itself = of_exit(&zero, None, None, false).0;
+        assert_eq!(by_itself, ExecutionState::Succeeded);
         let others = [
             exited(None),
             exited(Some(Exit::ExitCode(1))),
@@ -232,7 +275,38 @@ mod tests {
             exited(Some(Exit::StartFailure(wire::StartFailure::default()))),
         ];
         for other in others {
-            assert_ne!(of_exit(&other, None, false).0, ExecutionState::Succeeded);
+            let end = of_exit(&other, None, None, false).0;
+            assert_ne!(end, ExecutionState::Succeeded);
+        }
+    }
+
+    #[test]
+    fn what_was_asked_of_the_sandbox_says_why_and_the_exit_stays_on_record() {
+        let results = [Exit::ExitCode(0), Exit::ExitCode(3), Exit::Signal(15)];
+        for (asked, state, reason) in [
+            (
+                Ask::Stop,
+                ExecutionState::Canceled,
+                ExecutionReason::SandboxStopped,
+            ),
+            (
+                Ask::Delete,
+                ExecutionState::Canceled,
+                ExecutionReason::SandboxDeleted,
+            ),
+            (
+                Ask::Expire,
+                ExecutionState::TimedOut,
+                ExecutionReason::SandboxExpired,
+            ),
+        ] {
+            for result in &results {
+                let seen = of_exit(&exited(Some(result.clone())), None, None, false).1;
+                let (end, ending) = of_exit(&exited(Some(result.clone())), None, Some(asked), true);
+                assert_eq!((end, ending.reason), (state, reason));
+                let record = (ending.exit_code, ending.signal);
+                assert_eq!(record, (seen.exit_code, seen.signal));
+            }
         }
     }
 
@@ -243,14 +317,15 @@ mod tests {
             after_ms: 10,
             stalled: None,
         };
-        let (state, ending) = of_exit(&zero, Some(&kill), false);
+        let (state, ending) = of_exit(&zero, Some(&kill), None, false);
         assert_eq!(state, ExecutionState::TimedOut);
         assert_eq!(ending.exit_code, Some(0));
     }
 
     #[test]
     fn an_end_without_a_result_is_lost() {
-        assert_eq!(of_exit(&exited(None), None, false).0, ExecutionState::Lost);
+        let end = of_exit(&exited(None), None, Some(Ask::Stop), false).0;
+        assert_eq!(end, ExecutionState::Lost);
     }
 
     #[test]

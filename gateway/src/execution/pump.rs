@@ -12,14 +12,14 @@ use tokio::time::Instant;
 use tracing::{info, warn};
 
 use super::Control;
-use super::ending::{self, Kill};
+use super::ending::{self, Ask, Kill};
 use super::kill::kill_process;
 use super::link::Link;
 use super::live::{Chunk, Primary, WINDOW_BYTES};
 use super::runner::Runner;
 use super::storing::STORE_RETRY;
 use crate::callback::Session;
-use crate::model::{Ending, ExecutionState, UnixMillis};
+use crate::model::{Ending, ExecutionState, SandboxFacts, UnixMillis};
 use crate::output::OutputStream;
 use crate::sandbox::{Sandbox, SandboxView, is_settled};
 
@@ -98,7 +98,9 @@ impl Runner {
                 }
                 Ok(()) = primary.changed() => {}
                 Ok(()) = view.changed() => {
-                    let settled = is_settled(view.borrow_and_update().facts.state);
+                    let now = view.borrow_and_update().clone();
+                    self.note_ask(&now.facts);
+                    let settled = is_settled(now.facts.state);
                     if settled && last_words.is_none() {
                         last_words = Some(Instant::now() + LAST_WORDS);
                     }
@@ -124,6 +126,11 @@ impl Runner {
         }
     }
 
+    /// The first counts.
+    fn note_ask(&mut self, sandbox: &SandboxFacts) {
+        self.asked = self.asked.or_else(|| Ask::of(sandbox));
+    }
+
     fn is_ahead_of(&self, primary: Primary) -> bool {
         primary.present && self.log.end_offset().saturating_sub(primary.consumed) >= WINDOW_BYTES
     }
@@ -133,10 +140,10 @@ impl Runner {
     }
 
     /// The sandbox ended before the process could report.
-    fn without_report(&self, facts: &crate::model::SandboxFacts) -> (ExecutionState, Ending) {
+    fn without_report(&self, facts: &SandboxFacts) -> (ExecutionState, Ending) {
         match &self.kill {
             Some(kill) => ending::of_kill(kill),
-            None => ending::of_sandbox_end(facts, true),
+            None => ending::of_sandbox_end(facts, self.asked, true),
         }
     }
 
@@ -228,8 +235,11 @@ impl Runner {
         self.facts.cpu_user_us = Some(exited.cpu_user_us);
         self.facts.cpu_system_us = Some(exited.cpu_system_us);
         self.facts.max_rss_bytes = Some(exited.max_rss_bytes);
-        let oom = self.kill.is_none() && ending::may_be_oom(exited) && self.was_oom(sandbox).await;
-        ending::of_exit(exited, self.kill.as_ref(), oom)
+        // A sandbox's task tells that it is to end before it does anything about it.
+        self.note_ask(&sandbox.view().facts);
+        let by_itself = self.kill.is_none() && self.asked.is_none();
+        let oom = by_itself && ending::may_be_oom(exited) && self.was_oom(sandbox).await;
+        ending::of_exit(exited, self.kill.as_ref(), self.asked, oom)
     }
 
     /// After a kill the process may have ended politely and what it started may not: nothing is

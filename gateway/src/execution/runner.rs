@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use tracing::{info, warn};
 
 use super::directory::Shared;
-use super::ending::{self, Kill};
+use super::ending::{self, Ask, Kill};
 use super::link::{Link, Outbox, attach_request, start_request};
 use super::live::Live;
 use super::places::Held;
@@ -69,6 +69,8 @@ pub(super) struct Runner {
     pub(super) outbox: Outbox,
     pub(super) kill: Option<Kill>,
     pub(super) kill_grace: Duration,
+    /// Of its sandbox, while it ran.
+    pub(super) asked: Option<Ask>,
     /// Calls that kill; true when the supervisor says that nothing of the tree is left.
     pub(super) children: JoinSet<bool>,
     pub(super) tree_is_dead: bool,
@@ -107,6 +109,7 @@ pub(super) async fn run(shared: Arc<Shared>, seed: Seed, channels: Channels) {
         outbox: Outbox::default(),
         kill: None,
         kill_grace: Duration::ZERO,
+        asked: None,
         children: JoinSet::new(),
         tree_is_dead: false,
         boot: None,
@@ -314,13 +317,13 @@ impl Runner {
         &mut self,
         view: &mut watch::Receiver<Arc<SandboxView>>,
     ) -> Result<Session, Final> {
-        let started = self.has_begun();
+        let (started, asked) = (self.has_begun(), self.asked);
         let mut view = view.clone();
         let wait = async move {
             loop {
                 let now = view.borrow_and_update().clone();
                 if is_settled(now.facts.state) {
-                    return Err(ending::of_sandbox_end(&now.facts, started));
+                    return Err(ending::of_sandbox_end(&now.facts, asked, started));
                 }
                 if let Some(session) = now.session.clone()
                     && now.facts.state == SandboxState::Ready

@@ -113,6 +113,10 @@ impl Task {
             self.grace = *grace;
         }
         self.log_change(before);
+        if self.state.phase != before {
+            // Whoever sees what comes of it has been told before that it was asked for.
+            self.publish();
+        }
         self.carry_out(effects).await;
         Ok(())
     }

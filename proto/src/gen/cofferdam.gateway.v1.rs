@@ -1066,6 +1066,8 @@ pub enum ExecutionReason {
     ReasonCanceledByCaller = 5,
     /// The stream of a non-detachable execution was cut.
     ReasonCallerLeft = 6,
+    /// This one, REASON_SANDBOX_EXPIRED and REASON_SANDBOX_STOPPED: it was asked for before the command's end was seen, which
+    /// was not its own then. The exit code or signal that was seen is on record; the state is never SUCCEEDED.
     ReasonSandboxDeleted = 7,
     ReasonSandboxExpired = 8,
     /// The sandbox could not be made; `message` has its reason.
@@ -1082,6 +1084,8 @@ pub enum ExecutionReason {
     ReasonOutputNotStored = 15,
     /// Bytes of its stdin never came: it was killed, since it would have taken a part for the whole. Always FAILED.
     ReasonStdinLost = 16,
+    /// As REASON_SANDBOX_DELETED; the sandbox can be started again.
+    ReasonSandboxStopped = 17,
 }
 impl ExecutionReason {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -1107,6 +1111,7 @@ impl ExecutionReason {
             Self::ReasonGatewayFault => "REASON_GATEWAY_FAULT",
             Self::ReasonOutputNotStored => "REASON_OUTPUT_NOT_STORED",
             Self::ReasonStdinLost => "REASON_STDIN_LOST",
+            Self::ReasonSandboxStopped => "REASON_SANDBOX_STOPPED",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -1129,6 +1134,7 @@ impl ExecutionReason {
             "REASON_GATEWAY_FAULT" => Some(Self::ReasonGatewayFault),
             "REASON_OUTPUT_NOT_STORED" => Some(Self::ReasonOutputNotStored),
             "REASON_STDIN_LOST" => Some(Self::ReasonStdinLost),
+            "REASON_SANDBOX_STOPPED" => Some(Self::ReasonSandboxStopped),
             _ => None,
         }
     }

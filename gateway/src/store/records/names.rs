@@ -66,6 +66,7 @@ names!(execution_reason, ExecutionReason {
     CallerLeft => "CALLER_LEFT",
     SandboxDeleted => "SANDBOX_DELETED",
     SandboxExpired => "SANDBOX_EXPIRED",
+    SandboxStopped => "SANDBOX_STOPPED",
     SandboxFailed => "SANDBOX_FAILED",
     ProgramNotFound => "PROGRAM_NOT_FOUND",
     ProgramNotExecutable => "PROGRAM_NOT_EXECUTABLE",
