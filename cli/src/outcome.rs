@@ -131,10 +131,9 @@ fn words(execution: &Execution) -> (Kind, String, Option<String>) {
         Reason::ReasonSandboxStopped => (
             Kind::Failed,
             "its sandbox was stopped".to_owned(),
-            Some(format!(
-                "`cofferdam start {}` starts it again",
-                execution.sandbox_id
-            )),
+            // That of a one-shot is removed.
+            (!execution.one_shot)
+                .then(|| format!("`cofferdam start {}` starts it again", execution.sandbox_id)),
         ),
         Reason::ReasonSandboxExpired => (
             Kind::Failed,

@@ -71,6 +71,7 @@ fn every_ending_has_its_exit_code_and_words() {
         ended(State::ExecutionFailed, Reason::ReasonProgramNotExecutable),
         ended(State::ExecutionFailed, Reason::ReasonSandboxFailed),
         ended(State::ExecutionCanceled, Reason::ReasonSandboxDeleted),
+        ended(State::ExecutionCanceled, Reason::ReasonSandboxStopped),
         ended(State::ExecutionLost, Reason::ReasonSupervisorLost),
         // A gateway that says nothing useful.
         ended(State::ExecutionFailed, Reason::Unspecified),

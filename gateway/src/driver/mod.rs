@@ -15,6 +15,7 @@ mod call;
 mod capabilities;
 mod connect;
 pub mod convert;
+mod environment;
 mod error;
 mod event;
 mod fingerprint;

@@ -7,19 +7,12 @@ use std::process::{ExitStatus, Stdio};
 
 use tokio::process::{Child, Command};
 
+use super::environment;
 use super::trouble::Trouble;
 use crate::transport;
 
 /// The first descriptor of systemd's socket activation.
 const LISTEN_FD: RawFd = 3;
-/// Of the gateway's own environment; they mean the gateway, not its children.
-const OWN_VARIABLES: [&str; 5] = [
-    "LISTEN_PID",
-    "LISTEN_FDNAMES",
-    "NOTIFY_SOCKET",
-    "WATCHDOG_PID",
-    "WATCHDOG_USEC",
-];
 
 /// Makes the directory, private, and listens in it.
 pub(super) fn bind(socket: &Path) -> Result<UnixListener, Trouble> {
@@ -54,14 +47,13 @@ pub(super) fn command(program: &Path, listener: &UnixListener) -> Command {
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
+        .env_clear()
+        .envs(environment::passed_on(program, std::env::vars_os()))
         .env("LISTEN_FDS", "1")
         .env("COFFERDAM_LISTEN_FD", LISTEN_FD.to_string())
         // Ctrl-C at the gateway's terminal is the gateway's alone.
         .process_group(0)
         .kill_on_drop(true);
-    for variable in OWN_VARIABLES {
-        command.env_remove(variable);
-    }
     let listener = listener.as_raw_fd();
     // SAFETY: between fork and exec only async-signal-safe calls are made: dup2 and fcntl. The
     // listener is open in the parent for as long as this command is used.
