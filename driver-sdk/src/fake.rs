@@ -6,7 +6,10 @@
 
 mod boot;
 mod child;
+mod command;
 mod console;
+mod settings;
+mod snapshot;
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -14,9 +17,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
+use futures_util::future::join_all;
 use serde::{Deserialize, Serialize};
 
-use crate::capabilities::{fingerprint, passed, supervised, termination, warning};
+use crate::capabilities::{driver_executed, fingerprint, passed, supervised, termination, warning};
 use crate::context::{Call, Context};
 use crate::driver::{
     ComputeDriver, CreateRequest, Created, DriverStream, Inventory, RecoverItem, Recovered,
@@ -24,42 +28,18 @@ use crate::driver::{
 use crate::error::DriverError;
 use crate::handle::{self, HandleRecord};
 use crate::proto::{
-    Capabilities, FingerprintResponse, ImageSources, Isolation, NetworkClass, ReadConsoleRequest,
-    Resources, Sandbox, SandboxSpec, SandboxState, Termination, TerminationReason,
+    Capabilities, FingerprintResponse, Handle, ImageSources, Isolation, NetworkClass,
+    ReadConsoleRequest, Resources, RunCommandRequest, RunCommandResponse, Sandbox, SandboxSpec,
+    SandboxState, SnapshotSandboxResponse, Termination, TerminationReason,
 };
 use crate::supervisor::{SupervisorCache, Token};
 use crate::watch::Observations;
 use child::Child;
+use command::Command;
 use console::Console;
-
-/// Settings of the fake.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct FakeSettings {
-    /// Whether a sandbox runs the gateway's supervisor. Otherwise it is only said to be running.
-    pub run_supervisor: bool,
-}
-
-impl Default for FakeSettings {
-    fn default() -> Self {
-        Self {
-            run_supervisor: true,
-        }
-    }
-}
-
-const SETTINGS_SCHEMA: &str = r#"{
-  "$schema": "https://json-schema.org/draft/2020-12/schema",
-  "type": "object",
-  "additionalProperties": false,
-  "properties": {
-    "run_supervisor": {
-      "type": "boolean",
-      "default": true,
-      "description": "Run the gateway's supervisor as a plain child process in each sandbox."
-    }
-  }
-}"#;
+pub use settings::FakeSettings;
+use settings::SETTINGS_SCHEMA;
+use snapshot::Snapshot;
 
 /// What the fake does not do, said of each of its sandboxes.
 const WEAKNESSES: [&str; 2] = [
@@ -83,6 +63,8 @@ struct State {
     /// Of the present incarnation.
     observations: Observations,
     sandboxes: HashMap<Key, Entry>,
+    /// By gateway and snapshot.
+    snapshots: HashMap<Key, Snapshot>,
     /// How many were ever made.
     made: u64,
 }
@@ -109,6 +91,16 @@ struct Entry {
     child: Option<Child>,
     /// Somebody has asked for the end of this boot, which is why it ends.
     is_stopping: bool,
+    /// By their ids; only of a driver that runs them itself.
+    commands: HashMap<String, Command>,
+}
+
+impl Entry {
+    /// Everything that runs in it.
+    fn children(&self) -> Vec<Child> {
+        let commands = self.commands.values().filter_map(Command::child);
+        self.child.iter().chain(commands).cloned().collect()
+    }
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -130,6 +122,7 @@ impl FakeDriver {
             settings: FakeSettings::default(),
             observations: context.observations.clone(),
             sandboxes: HashMap::new(),
+            snapshots: HashMap::new(),
             made: 0,
         };
         Self {
@@ -173,34 +166,79 @@ impl FakeDriver {
         Ok(sandbox)
     }
 
-    /// Removes an entry unless it has a process that lives: that one has to end first.
-    fn remove_without_process(&self, key: &Key) -> Option<Child> {
+    /// Removes an entry unless something runs in it: that has to end first.
+    fn remove_unless_living(&self, key: &Key) -> Vec<Child> {
         let mut state = self.lock();
-        let child = state.sandboxes.get(key)?.child.clone();
-        if let Some(child) = child
-            && !child.has_ended()
-        {
-            return Some(child);
+        let children = state.sandboxes.get(key).map(Entry::children);
+        let mut living = children.unwrap_or_default();
+        living.retain(|child| !child.has_ended());
+        if !living.is_empty() {
+            return living;
         }
         let removed = state.sandboxes.remove(key);
         drop(state);
         if let Some(entry) = removed {
             let _ = std::fs::remove_dir_all(entry.workspace);
         }
-        None
+        Vec::new()
+    }
+
+    /// Of workspaces and snapshots.
+    fn directory(&self) -> PathBuf {
+        self.lock().workspaces.clone()
+    }
+
+    /// Everything that runs in a sandbox.
+    fn children(&self, key: &Key) -> Vec<Child> {
+        let state = self.lock();
+        let entry = state.sandboxes.get(key);
+        entry.map(Entry::children).unwrap_or_default()
+    }
+
+    /// A new sandbox, or the one that there is under this id.
+    async fn make(
+        &self,
+        call: &Call,
+        request: CreateRequest,
+        from: Option<&str>,
+    ) -> Result<Created, DriverError> {
+        let key = key(call, &request.sandbox_id);
+        let known = {
+            let state = self.lock();
+            let entry = state.sandboxes.get(&key);
+            entry.map(|entry| (entry.digest.clone(), entry.sandbox.clone()))
+        };
+        let sandbox = match known {
+            Some((digest, sandbox)) => {
+                request.digest.check(&digest, &key.1)?;
+                sandbox
+            }
+            None => {
+                if let Some(snapshot_id) = from {
+                    let snapshot = self.snapshot_of(&(key.0.clone(), snapshot_id.to_owned()))?;
+                    let workspace = self.directory().join(&key.1);
+                    snapshot::copied(snapshot.directory, workspace).await?;
+                }
+                self.accept(&key, &request)?;
+                self.boot(&key, call.gateway.supervisor.as_ref(), request.token)
+                    .await?
+            }
+        };
+        let handle = self.handle()?;
+        Ok(Created { handle, sandbox })
     }
 
     /// From now on the end of this boot is one that was asked for.
-    fn begin_stop(&self, key: &Key) -> Result<Option<Child>, DriverError> {
+    fn begin_stop(&self, key: &Key) -> Result<(), DriverError> {
         let mut state = self.lock();
         let entry = state.sandboxes.get_mut(key);
         let entry = entry.ok_or_else(|| DriverError::sandbox_not_found(&key.1))?;
         entry.is_stopping = entry.child.is_some();
-        Ok(entry.child.clone())
+        Ok(())
     }
 
     fn accept(&self, key: &Key, request: &CreateRequest) -> Result<(), DriverError> {
-        let workspace = self.lock().workspaces.join(&key.1);
+        let workspace = self.directory().join(&key.1);
         child::make_workspace(&workspace, &request.spec).map_err(|error| {
             DriverError::unavailable(format!("cannot make {}", workspace.display())).because(error)
         })?;
@@ -223,6 +261,7 @@ impl FakeDriver {
             console: Console::new(),
             child: None,
             is_stopping: false,
+            commands: HashMap::new(),
         };
         state.sandboxes.insert(key.clone(), entry);
         Ok(())
@@ -243,6 +282,11 @@ impl ComputeDriver for FakeDriver {
     }
 
     fn capabilities(&self) -> Capabilities {
+        let runs_commands = self.lock().settings.run_commands;
+        let base = match runs_commands {
+            true => driver_executed(Isolation::NoIsolation),
+            false => supervised(Isolation::NoIsolation),
+        };
         Capabilities {
             images: Some(ImageSources {
                 host: true,
@@ -251,8 +295,11 @@ impl ComputeDriver for FakeDriver {
             // Not restricted at all, which each sandbox's weaknesses say.
             networks: vec![NetworkClass::None.into(), NetworkClass::Open.into()],
             stop_start: true,
+            pause: true,
+            snapshot: true,
             console: true,
-            ..supervised(Isolation::NoIsolation)
+            command_files: runs_commands,
+            ..base
         }
     }
 
@@ -280,30 +327,7 @@ impl ComputeDriver for FakeDriver {
     }
 
     async fn create(&self, call: &Call, request: CreateRequest) -> Result<Created, DriverError> {
-        let key = key(call, &request.sandbox_id);
-        let known = {
-            let state = self.lock();
-            state
-                .sandboxes
-                .get(&key)
-                .map(|entry| (entry.digest.clone(), entry.sandbox.clone()))
-        };
-        let sandbox = match known {
-            Some((digest, sandbox)) => {
-                request.digest.check(&digest, &key.1)?;
-                sandbox
-            }
-            None => {
-                self.accept(&key, &request)?;
-                self.boot(&key, call.gateway.supervisor.as_ref(), request.token)
-                    .await?
-            }
-        };
-        let handle = handle::seal(&FakeHandle {
-            incarnation: self.context.incarnation.to_string(),
-        })
-        .map_err(|error| DriverError::internal("sealing a handle").because(error))?;
-        Ok(Created { handle, sandbox })
+        self.make(call, request, None).await
     }
 
     async fn recover(&self, call: &Call, item: RecoverItem) -> Recovered {
@@ -357,14 +381,18 @@ impl ComputeDriver for FakeDriver {
         grace: Duration,
     ) -> Result<Sandbox, DriverError> {
         let key = key(call, sandbox_id);
-        if let Some(child) = self.begin_stop(&key)? {
-            // Cancelled here, it is told as stopped by request when it has ended.
+        self.begin_stop(&key)?;
+        let ends = self.children(&key).into_iter().map(|child| async move {
+            // Who is frozen could not hear that it is asked to end.
+            child.thaw();
             child.kill(grace).await;
-        }
+        });
+        // Cancelled here, it is told as stopped by request when it has ended.
+        join_all(ends).await;
         self.update(&key, |entry| {
             if matches!(
                 entry.sandbox.state(),
-                SandboxState::Creating | SandboxState::Running
+                SandboxState::Creating | SandboxState::Running | SandboxState::Paused
             ) {
                 entry.sandbox.set_state(SandboxState::Stopped);
                 entry.sandbox.termination = Some(stopped());
@@ -375,8 +403,12 @@ impl ComputeDriver for FakeDriver {
 
     async fn delete(&self, call: &Call, sandbox_id: &str) -> Result<(), DriverError> {
         let key = key(call, sandbox_id);
-        while let Some(child) = self.remove_without_process(&key) {
-            child.kill(Duration::ZERO).await;
+        loop {
+            let living = self.remove_unless_living(&key);
+            if living.is_empty() {
+                break;
+            }
+            join_all(living.iter().map(|child| child.kill(Duration::ZERO))).await;
         }
         Ok(())
     }
@@ -412,10 +444,109 @@ impl ComputeDriver for FakeDriver {
         Ok(entry.console.read(request.tail_bytes, request.follow))
     }
 
+    async fn run_command(
+        &self,
+        call: &Call,
+        request: RunCommandRequest,
+    ) -> Result<DriverStream<RunCommandResponse>, DriverError> {
+        let mut state = self.lock();
+        let entry = state.sandboxes.get_mut(&key(call, &request.sandbox_id));
+        let entry = entry.ok_or_else(|| DriverError::sandbox_not_found(&request.sandbox_id))?;
+        let command = match entry.commands.get(&request.command_id) {
+            Some(command) => command.clone(),
+            None if entry.sandbox.state() != SandboxState::Running => {
+                return Err(state_refused(&entry.sandbox));
+            }
+            None => {
+                let (spec, workspace) = (&entry.spec, &entry.workspace);
+                let (tasks, shutdown) = (&self.context.tasks, &self.context.shutdown);
+                let started = Command::start(&request, spec, workspace, tasks, shutdown);
+                let command = started.map_err(|error| {
+                    DriverError::unavailable("cannot place the command's files").because(error)
+                })?;
+                let id = request.command_id.clone();
+                entry.commands.insert(id, command.clone());
+                command
+            }
+        };
+        Ok(command.attach(request.from_offset))
+    }
+
+    async fn pause(&self, call: &Call, sandbox_id: &str) -> Result<Sandbox, DriverError> {
+        let sandbox = self.get(call, sandbox_id).await?;
+        let key = key(call, sandbox_id);
+        match sandbox.state() {
+            SandboxState::Paused => Ok(sandbox),
+            SandboxState::Running => {
+                for child in self.children(&key) {
+                    child.freeze();
+                }
+                self.update(&key, |entry| entry.sandbox.set_state(SandboxState::Paused))
+            }
+            _ => Err(state_refused(&sandbox)),
+        }
+    }
+
+    async fn resume(&self, call: &Call, sandbox_id: &str) -> Result<Sandbox, DriverError> {
+        let sandbox = self.get(call, sandbox_id).await?;
+        let key = key(call, sandbox_id);
+        match sandbox.state() {
+            SandboxState::Running => Ok(sandbox),
+            SandboxState::Paused => {
+                for child in self.children(&key) {
+                    child.thaw();
+                }
+                self.update(&key, |entry| entry.sandbox.set_state(SandboxState::Running))
+            }
+            _ => Err(state_refused(&sandbox)),
+        }
+    }
+
+    async fn snapshot(
+        &self,
+        call: &Call,
+        sandbox_id: &str,
+        snapshot_id: &str,
+    ) -> Result<SnapshotSandboxResponse, DriverError> {
+        self.take(&key(call, sandbox_id), snapshot_id).await
+    }
+
+    async fn restore(
+        &self,
+        call: &Call,
+        snapshot_id: &str,
+        _handle: Option<Handle>,
+        request: CreateRequest,
+    ) -> Result<Created, DriverError> {
+        self.make(call, request, Some(snapshot_id)).await
+    }
+
+    async fn delete_snapshot(
+        &self,
+        call: &Call,
+        snapshot_id: &str,
+        _handle: Option<Handle>,
+    ) -> Result<(), DriverError> {
+        let removed = self.lock().snapshots.remove(&key(call, snapshot_id));
+        if let Some(snapshot) = removed {
+            let _ = std::fs::remove_dir_all(snapshot.directory);
+        }
+        Ok(())
+    }
+
     async fn shutdown(&self) {
         // The process may end without a drop.
-        let _ = std::fs::remove_dir_all(&self.lock().workspaces);
+        let _ = std::fs::remove_dir_all(self.directory());
     }
+}
+
+fn state_refused(sandbox: &Sandbox) -> DriverError {
+    DriverError::precondition(
+        "SANDBOX_STATE",
+        &sandbox.sandbox_id,
+        format!("the sandbox is {}", sandbox.state().as_str_name()),
+        "start it, or wait until it runs",
+    )
 }
 
 fn stopped() -> Termination {

@@ -43,7 +43,7 @@ fn cases<'a>(report: &'a Value, outcome: &str) -> Vec<&'a str> {
 fn a_driver_that_is_right_gets_a_report_for_people_and_for_programs() {
     let home = Home::new(User::Tester);
     let (socket, junit) = (home.join("driver.sock"), home.join("junit.xml"));
-    let selected = "core.create.idempotent,core.delete.paused,faults.restart.incarnation";
+    let selected = "core.create.idempotent,core.ending.no-image,faults.restart.incarnation";
     let ran = suite(&home, &socket).args(["--case", selected, "--json", "--bench"]);
     let ran = ran.args(["--junit", &junit.to_string_lossy()]);
     let ran = with_driver(ran, &socket, None).run();
@@ -52,15 +52,15 @@ fn a_driver_that_is_right_gets_a_report_for_people_and_for_programs() {
     assert_eq!(report["driver"]["name"], "fake");
     let passed = ["core.create.idempotent", "faults.restart.incarnation"];
     assert_eq!(cases(&report, "passed"), passed);
-    assert_eq!(cases(&report, "skipped"), ["core.delete.paused"]);
-    let measured = report["latencies"].as_array().expect("latencies");
+    assert_eq!(cases(&report, "skipped"), ["core.ending.no-image"]);
+    let measured = report["bench"]["latencies"].as_array().expect("latencies");
     let what: Vec<_> = measured.iter().map(|one| &one["what"]).collect();
     assert_eq!(what, ["create", "ready", "exec", "delete"]);
     let junit = fs::read_to_string(junit).expect("the JUnit file");
     for part in [
         "<testsuite name=\"core\" tests=\"2\" failures=\"0\" errors=\"0\" skipped=\"1\"",
         "<testcase classname=\"faults.restart\" name=\"incarnation\"",
-        "<skipped message=\"the driver does not claim pause\"/>",
+        "<skipped message=\"the driver takes no images\"/>",
     ] {
         assert!(junit.contains(part), "{part} is not in\n{junit}");
     }
@@ -108,6 +108,16 @@ fn what_could_not_be_tried_is_no_success() {
 }
 
 #[test]
+fn a_tier_of_which_the_driver_claims_nothing_is_no_success() {
+    let home = Home::new(User::Tester);
+    let socket = home.join("driver.sock");
+    let ran = suite(&home, &socket).args(["--tier", "command,resources"]);
+    let ran = with_driver(ran, &socket, None).run();
+    ran.exited(125);
+    ran.says(["nothing could be tried", "each says why"]);
+}
+
+#[test]
 fn the_list_of_cases_needs_no_driver() {
     let home = Home::new(User::Tester);
     let cli = Cli::new(&Installation::built(), User::Tester, &home);
@@ -116,7 +126,14 @@ fn the_list_of_cases_needs_no_driver() {
         .run()
         .success();
     let rows: Vec<_> = listed.lines().skip(2).collect();
-    for tier in ["core", "interactive", "faults"] {
+    for tier in [
+        "core",
+        "interactive",
+        "command",
+        "resources",
+        "snapshot",
+        "faults",
+    ] {
         let is_there = rows
             .iter()
             .any(|row| row.starts_with(&format!("| `{tier}.")));

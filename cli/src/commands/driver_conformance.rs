@@ -15,6 +15,8 @@ use crate::ui::Ui;
 /// Some case failed.
 const EXIT_FAILED: u8 = 1;
 
+const NOTHING_TRIED: &str = "each says why; ask for a tier that this driver claims something of";
+
 const SUPERVISOR: &str = "cofferdam-supervisor";
 
 /// Try a driver against the contract, case by case.
@@ -106,15 +108,21 @@ pub(crate) async fn run(args: Args, ui: &Ui) -> Result<u8, CommandError> {
     if ui.json {
         ui.object(&result)?;
     } else {
-        ui.out(&report::latency_lines(&result.latencies))?;
+        if let Some(bench) = &result.bench {
+            ui.out(&report::bench_lines(bench))?;
+        }
         ui.out(&report::driver_lines(&result.driver))?;
         ui.out(&report::summary_line(&result.summary))?;
     }
-    Ok(if result.is_conformant() {
-        DONE
-    } else {
-        EXIT_FAILED
-    })
+    if !result.is_conformant() {
+        return Ok(EXIT_FAILED);
+    }
+    if !result.has_tried_anything() {
+        let count = result.summary.skipped;
+        let told = format!("nothing could be tried: {count} cases were skipped");
+        return Err(CommandError::new(Kind::Precondition, told).hint(NOTHING_TRIED));
+    }
+    Ok(DONE)
 }
 
 /// Waits until somebody presses Ctrl-C: for ever, where nobody can be told of that.

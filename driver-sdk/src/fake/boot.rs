@@ -35,7 +35,10 @@ impl FakeDriver {
         supervisor: Option<Supervisor>,
         token: Token,
     ) -> Result<Sandbox, DriverError> {
-        let run_supervisor = self.lock().settings.run_supervisor;
+        let run_supervisor = {
+            let settings = &self.lock().settings;
+            settings.run_supervisor && !settings.run_commands
+        };
         let creating = self.update(key, |entry| {
             entry.sandbox.boots += 1;
             entry.sandbox.set_state(SandboxState::Creating);
@@ -74,7 +77,12 @@ impl FakeDriver {
             let expire_ms = self.expire_time_ms(&key);
             let lifetime = Duration::from_millis(expire_ms.saturating_sub(now_ms()));
             tokio::select! {
-                () = tokio::time::sleep(lifetime) => self.ended(&key, boots, expired(), true),
+                () = tokio::time::sleep(lifetime) => {
+                    for command in self.children(&key) {
+                        command.kill(Duration::ZERO).await;
+                    }
+                    self.ended(&key, boots, expired(), true);
+                }
                 () = self.context.shutdown.cancelled() => {}
             }
         });
@@ -109,7 +117,11 @@ impl FakeDriver {
     fn ended(&self, key: &Key, boots: u64, why: Termination, for_good: bool) {
         // Gone already, if it was deleted.
         let _ = self.update(key, |entry| {
-            if entry.sandbox.boots == boots && entry.sandbox.state() == SandboxState::Running {
+            let runs = matches!(
+                entry.sandbox.state(),
+                SandboxState::Running | SandboxState::Paused
+            );
+            if entry.sandbox.boots == boots && runs {
                 entry.sandbox.set_state(match for_good {
                     true => SandboxState::FailedState,
                     false => SandboxState::Stopped,

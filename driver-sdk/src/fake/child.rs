@@ -1,6 +1,6 @@
-//! A supervisor as a plain child process, and the end of its whole tree.
+//! A supervisor, or a command, as a plain child process, and the end of its whole tree.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io::{self, Write as _};
 use std::os::fd::AsRawFd as _;
 use std::os::unix::process::ExitStatusExt as _;
@@ -11,7 +11,7 @@ use std::time::Duration;
 use rustix::fs::MemfdFlags;
 use rustix::io::FdFlags;
 use rustix::process::{Pid, Signal, kill_process};
-use tokio::process::Command;
+use tokio::process::{ChildStderr, ChildStdout, Command};
 use tokio::sync::watch;
 use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
@@ -21,11 +21,18 @@ use crate::capabilities::termination;
 use crate::proto::{SandboxSpec, Termination, TerminationReason};
 use crate::supervisor::{Bootstrap, SupervisorBinary};
 
-/// A supervisor that was started. Clones are the same one.
+/// A program that was started. Clones are the same one.
 #[derive(Debug, Clone)]
 pub(super) struct Child {
     pid: i32,
     ended: watch::Receiver<Option<Ended>>,
+}
+
+/// What a program was given to write to.
+#[derive(Debug)]
+pub(super) struct Pipes {
+    pub(super) stdout: Option<ChildStdout>,
+    pub(super) stderr: Option<ChildStderr>,
 }
 
 /// How it ended.
@@ -57,18 +64,28 @@ impl Child {
             .process_group(0)
             .kill_on_drop(true);
         inherit(&mut command, &memory);
+        let (child, pipes) = Self::start(&mut command, tasks)?;
+        if let Some(stderr) = pipes.stderr {
+            tasks.spawn(console.fill(stderr));
+        }
+        Ok(child)
+    }
+
+    /// Starts a program, with the pipes that it was told to have.
+    pub(super) fn start(command: &mut Command, tasks: &TaskTracker) -> io::Result<(Self, Pipes)> {
         let mut child = command.spawn()?;
         let pid = child.id().and_then(|pid| i32::try_from(pid).ok());
         let pid = pid.ok_or_else(|| io::Error::other("it ended before it began"))?;
-        if let Some(stderr) = child.stderr.take() {
-            tasks.spawn(console.fill(stderr));
-        }
+        let pipes = Pipes {
+            stdout: child.stdout.take(),
+            stderr: child.stderr.take(),
+        };
         let (tell, ended) = watch::channel(None);
         tasks.spawn(async move {
             let status = child.wait().await.ok();
             tell.send_replace(Some(Ended(status)));
         });
-        Ok(Self { pid, ended })
+        Ok((Self { pid, ended }, pipes))
     }
 
     pub(super) fn pid(&self) -> i32 {
@@ -102,6 +119,40 @@ impl Child {
         self.wait().await;
     }
 
+    /// Stops it and everything below it.
+    pub(super) fn freeze(&self) {
+        let mut stopped = HashSet::new();
+        loop {
+            // What is not stopped yet may start something new.
+            let tree: HashSet<i32> = self.tree().collect();
+            if tree.is_subset(&stopped) {
+                return;
+            }
+            for pid in tree.difference(&stopped) {
+                kill(*pid, Signal::STOP);
+            }
+            stopped.extend(tree);
+        }
+    }
+
+    /// Lets it go on, and everything below it.
+    pub(super) fn thaw(&self) {
+        for pid in self.tree() {
+            kill(pid, Signal::CONT);
+        }
+    }
+
+    /// Empty, when it has ended.
+    fn tree(&self) -> impl Iterator<Item = i32> {
+        let lives = self.ended.borrow().is_none();
+        let below = if lives {
+            descendants(self.pid)
+        } else {
+            Vec::new()
+        };
+        lives.then_some(self.pid).into_iter().chain(below)
+    }
+
     fn signal(&self, signal: Signal) {
         if !self.has_ended() {
             kill(self.pid, signal);
@@ -121,7 +172,7 @@ impl Ended {
                 exit_code: code,
                 ..termination(
                     TerminationReason::Exited,
-                    format!("the supervisor ended with code {code}"),
+                    format!("it ended with code {code}"),
                     time_unix_ms,
                 )
             },
@@ -129,13 +180,13 @@ impl Ended {
                 signal: signal.unsigned_abs(),
                 ..termination(
                     TerminationReason::Signaled,
-                    format!("the supervisor was killed by signal {signal}"),
+                    format!("it was killed by signal {signal}"),
                     time_unix_ms,
                 )
             },
             (None, None) => termination(
                 TerminationReason::PlatformLost,
-                "nobody saw how the supervisor ended",
+                "nobody saw how it ended",
                 time_unix_ms,
             ),
         }

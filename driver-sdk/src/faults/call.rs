@@ -111,6 +111,10 @@ impl Call {
                 return Err(Reset);
             }
             Fault::Http { status } => answers::http(status),
+            Fault::Abort {} => {
+                tracing::error!(rpc = rule.rpc, "the process ends");
+                std::process::abort()
+            }
             Fault::Empty {} => instead(work, answers::empty()).await,
             Fault::Garbage {} => instead(work, answers::garbage()).await,
             Fault::Huge { bytes } => instead(work, answers::huge(bytes)).await,
@@ -183,5 +187,6 @@ fn name(fault: &Fault) -> &'static str {
         Fault::Garbage {} => "garbage",
         Fault::Huge { .. } => "huge",
         Fault::Http { .. } => "http",
+        Fault::Abort {} => "abort",
     }
 }

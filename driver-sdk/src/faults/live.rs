@@ -66,6 +66,8 @@ pub(crate) struct Live {
     book: Book,
     platform: Platform,
     memory: Mutex<Memory>,
+    /// Of an UnreadHoldsUp driver: who is just being told something.
+    telling: tokio::sync::Mutex<()>,
     /// Of the connections that are open now.
     connections: Mutex<CancellationToken>,
 }
@@ -77,6 +79,7 @@ impl Live {
             book: Book::default(),
             platform: Platform::new()?,
             memory: Mutex::default(),
+            telling: tokio::sync::Mutex::default(),
             connections: Mutex::default(),
         })
     }
@@ -166,6 +169,11 @@ impl Live {
             SAME_INCARNATION.clone_into(&mut said);
         }
         (real, said)
+    }
+
+    /// The turn to tell a watcher something.
+    pub(super) async fn telling(&self) -> tokio::sync::MutexGuard<'_, ()> {
+        self.telling.lock().await
     }
 
     pub(super) fn memory(&self) -> MutexGuard<'_, Memory> {

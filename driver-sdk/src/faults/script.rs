@@ -153,6 +153,8 @@ pub enum Fault {
         /// The HTTP status.
         status: u16,
     },
+    /// The end of the whole process, as by a bug: only for a driver that is a program of its own.
+    Abort {},
 }
 
 /// A gRPC code by its name.

@@ -206,7 +206,7 @@ impl Service for Faulty {
                 .await?
                 .into_inner()
         };
-        let told = watch::falsify(self.live.clone(), goes_on, truth);
+        let told = watch::told(self.live.clone(), goes_on, truth);
         Ok(Response::new(told))
     }
 

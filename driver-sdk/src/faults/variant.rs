@@ -75,6 +75,8 @@ variants! {
         "WatchSandboxes never says that the snapshot is whole."
     OldCursorAccepted "old_cursor_accepted"
         "A cursor of another incarnation is continued from now on, silently."
+    UnreadHoldsUp "unread_holds_up"
+        "A watcher that does not read holds up all the others."
 }
 
 impl fmt::Display for Variant {

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use futures_util::StreamExt as _;
+use tokio::sync::mpsc;
 use tonic::Status;
 
 use super::live::Current;
@@ -16,9 +17,47 @@ use crate::server::ResponseStream;
 
 type Message = WatchSandboxesResponse;
 
+/// How many messages a watcher of an UnreadHoldsUp driver may leave unread.
+const UNREAD_MAX: usize = 4;
+
+/// What a watcher is told. `goes_on`: from a cursor, so that there is no snapshot.
+pub(super) fn told(
+    live: Shared,
+    goes_on: bool,
+    truth: ResponseStream<Message>,
+) -> ResponseStream<Message> {
+    let told = falsify(live.clone(), goes_on, truth);
+    match live.breaks(Variant::UnreadHoldsUp) {
+        true => one_at_a_time(live, told),
+        false => told,
+    }
+}
+
+/// Nobody else is told anything until this watcher has room for its next message.
+fn one_at_a_time(live: Shared, mut told: ResponseStream<Message>) -> ResponseStream<Message> {
+    let (sender, mut receiver) = mpsc::channel(UNREAD_MAX);
+    let tasks = live.server().context().tasks.clone();
+    tasks.spawn(async move {
+        loop {
+            let next = tokio::select! {
+                next = told.next() => next,
+                () = sender.closed() => None,
+            };
+            let Some(message) = next else { return };
+            let _turn = live.telling().await;
+            // Who has gone away holds up nobody any more.
+            if sender.send(message).await.is_err() {
+                return;
+            }
+        }
+    });
+    Box::pin(futures_util::stream::poll_fn(move |cx| {
+        receiver.poll_recv(cx)
+    }))
+}
+
 /// `truth`, falsified while the script says so.
-/// `goes_on`: from a cursor, so that there is no snapshot.
-pub(super) fn falsify(
+fn falsify(
     live: Shared,
     goes_on: bool,
     mut truth: ResponseStream<Message>,

@@ -56,10 +56,10 @@ pub struct HandshakeResponse {
     pub incarnation: ::prost::alloc::string::String,
     #[prost(message, optional, tag = "6")]
     pub capabilities: ::core::option::Option<Capabilities>,
-    /// JSON Schema (draft 2020-12) of the settings that `Configure` takes. Empty: takes none.
+    /// JSON Schema (draft 2020-12) of the settings that `Configure` takes, of at most 256 KiB. Empty: takes none.
     #[prost(string, tag = "7")]
     pub settings_schema: ::prost::alloc::string::String,
-    /// JSON Schema of `SandboxSpec.driver_config`. Empty: takes none.
+    /// JSON Schema of `SandboxSpec.driver_config`, of at most 256 KiB. Empty: takes none.
     #[prost(string, tag = "8")]
     pub driver_config_schema: ::prost::alloc::string::String,
     /// One line for people: what it is, where it keeps things.
@@ -225,6 +225,7 @@ pub struct SandboxSpec {
     >,
     /// The driver or the platform removes the sandbox's processes then, whoever else has died; a sandbox that is stopped then
     /// fails, too (DEADLINE). Never 0. A time that has passed is a violation, but not for a create that is repeated.
+    /// What is left at that time is gone 10 s later, and nothing is removed before it.
     #[prost(uint64, tag = "8")]
     pub expire_time_unix_ms: u64,
     #[prost(uint32, tag = "9")]
@@ -243,6 +244,7 @@ pub struct SandboxSpec {
     /// use relative paths, which are always below it.
     #[prost(string, tag = "13")]
     pub workspace: ::prost::alloc::string::String,
+    /// 1 to 63 letters, digits and dashes, with no dash at an end. Empty: the driver chooses.
     #[prost(string, tag = "14")]
     pub hostname: ::prost::alloc::string::String,
 }
@@ -773,10 +775,12 @@ pub struct RunCommandRequest {
         ::prost::alloc::string::String,
         ::prost::alloc::string::String,
     >,
+    /// Empty: the workspace.
     #[prost(string, tag = "6")]
     pub cwd: ::prost::alloc::string::String,
     #[prost(message, repeated, tag = "7")]
     pub files: ::prost::alloc::vec::Vec<CommandFile>,
+    /// After so much time the command is ended, and `exited` says DEADLINE. 0: only with its sandbox.
     #[prost(uint64, tag = "8")]
     pub timeout_ms: u64,
     /// If the command is known already: output from here on.
@@ -788,8 +792,10 @@ pub struct RunCommandRequest {
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 #[prost(skip_debug)]
 pub struct CommandFile {
+    /// Absolute, or below the workspace.
     #[prost(string, tag = "1")]
     pub path: ::prost::alloc::string::String,
+    /// Permission bits. 0: 0o644.
     #[prost(uint32, tag = "2")]
     pub mode: u32,
     #[prost(bytes = "bytes", tag = "3")]
@@ -979,6 +985,7 @@ impl Isolation {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
 pub enum NetworkClass {
+    /// As NONE. The gateway always says which class it means.
     Unspecified = 0,
     /// Only loopback.
     None = 1,

@@ -1,24 +1,36 @@
 //! All cases, in the order in which they run. One file per group.
 
 mod bounds;
+mod command;
 mod configure;
+mod console;
 mod create;
 mod delete;
 mod ending;
 mod everything;
 mod exec;
+mod files;
 mod fingerprint;
 mod future;
 mod handshake;
 mod killed;
 mod list;
+mod load;
+mod pause;
 mod recover;
+mod replay;
+mod resources;
 mod restart;
 mod rpc;
 mod schemas;
 mod secrets;
+mod signals;
+mod snapshot;
+mod stats;
+mod stdin;
 mod stop;
 mod streams;
+mod terminal;
 mod validate;
 mod watch;
 
@@ -42,6 +54,18 @@ const GROUPS: &[&[Case]] = &[
     rpc::CASES,
     secrets::CASES,
     exec::CASES,
+    stdin::CASES,
+    terminal::CASES,
+    signals::CASES,
+    files::CASES,
+    replay::CASES,
+    load::CASES,
+    console::CASES,
+    stats::CASES,
+    command::CASES,
+    resources::CASES,
+    pause::CASES,
+    snapshot::CASES,
     streams::CASES,
     restart::CASES,
     killed::CASES,
@@ -52,6 +76,11 @@ const GROUPS: &[&[Case]] = &[
 /// All cases, in the order in which they run.
 pub fn all() -> impl Iterator<Item = &'static Case> {
     GROUPS.iter().copied().flatten()
+}
+
+/// Whether it tells what was seen in the other cases of a run.
+pub(crate) fn is_about_others(id: &str) -> bool {
+    everything::CASES.iter().any(|case| case.id == id)
 }
 
 #[cfg(test)]
@@ -91,6 +120,13 @@ mod tests {
             let is_plain = |c: char| c.is_ascii_lowercase() || c == '-' || c == '.';
             assert!(case.id.chars().all(is_plain), "{}", case.id);
             assert!(case.id.matches('.').count() == 2, "{}", case.id);
+        }
+    }
+
+    #[test]
+    fn every_tier_has_cases() {
+        for tier in Tier::ALL {
+            assert!(all().any(|case| case.tier() == tier), "{tier}");
         }
     }
 

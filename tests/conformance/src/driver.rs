@@ -2,6 +2,7 @@
 //! at by the recorder.
 
 mod calls;
+mod narrow;
 mod stream;
 
 use std::time::Duration;
@@ -58,6 +59,7 @@ pub(crate) struct Driver {
     /// Whether ABORTED is answered as a gateway does: by calling again.
     patient: bool,
     incarnation: String,
+    gateway_id: String,
 }
 
 impl Driver {
@@ -89,6 +91,7 @@ impl Driver {
             suite,
             patient: true,
             incarnation: String::new(),
+            gateway_id: String::new(),
         })
     }
 
@@ -110,6 +113,7 @@ impl Driver {
     pub(crate) async fn shake_hands_as(mut self, gateway_id: &str) -> Result<Self, Stop> {
         let handshake = self.handshake(self.hello(gateway_id)).await?;
         self.incarnation.clone_from(&handshake.incarnation);
+        gateway_id.clone_into(&mut self.gateway_id);
         self.suite.set_greeting(Greeting {
             capabilities: handshake.capabilities.clone().unwrap_or_default(),
             handshake,
@@ -133,6 +137,11 @@ impl Driver {
             });
         }
         Ok(())
+    }
+
+    /// Whose connection it is.
+    pub(crate) fn gateway_id(&self) -> &str {
+        &self.gateway_id
     }
 
     /// Of this connection's handshake.
@@ -161,10 +170,6 @@ impl Driver {
     pub(crate) async fn hang_up(self) {
         self.channel.cut();
         self.channel.closed().await;
-    }
-
-    pub(crate) fn channel(&self) -> Channel {
-        self.channel.clone()
     }
 
     pub(crate) fn client(&self) -> Client {

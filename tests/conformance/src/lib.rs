@@ -17,16 +17,12 @@
 //!
 //! It refuses to know any driver: what one needs to be told is in [`Config`].
 
-#![allow(
-    dead_code,
-    reason = "some of the harness is for tiers whose cases are on their way"
-)]
-
 mod answer;
 mod bench;
 mod callback;
 mod case;
 mod cases;
+mod command;
 mod config;
 mod driver;
 mod host;
@@ -37,6 +33,7 @@ mod program;
 mod random;
 mod raw;
 mod recorder;
+mod remote;
 pub mod report;
 mod run;
 mod spec;

@@ -1,6 +1,6 @@
 //! What a case needs of a driver, and the reason for which it is skipped without that.
 
-use cofferdam_proto::compute::v1::{Capabilities, Execution, Isolation};
+use cofferdam_proto::compute::v1::{Capabilities, Execution};
 
 use crate::suite::Suite;
 
@@ -16,8 +16,6 @@ pub(crate) enum Need {
     Stats,
     Pause,
     Snapshot,
-    /// Something between sandboxes.
-    Isolation,
     Memory,
     Cpu,
     Pids,
@@ -43,10 +41,6 @@ impl Need {
             Self::Stats => (can.stats, "stats"),
             Self::Pause => (can.pause, "pause"),
             Self::Snapshot => (can.snapshot, "snapshot"),
-            Self::Isolation => (
-                can.isolation() > Isolation::NoIsolation,
-                "isolation stronger than NO_ISOLATION",
-            ),
             Self::Memory => (holds.memory, "limits.memory"),
             Self::Cpu => (holds.cpu, "limits.cpu"),
             Self::Pids => (holds.pids, "limits.pids"),

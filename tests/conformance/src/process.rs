@@ -20,6 +20,11 @@ use crate::suite::Suite;
 /// Requests on their way; a sender waits beyond that.
 const REQUESTS_MAX: usize = 16;
 
+/// What the contract has callers keep under way at most.
+const STDIN_UNDER_WAY_BYTES: u64 = 256 * 1024;
+
+const STDIN_PIECE_BYTES: usize = 32 * 1024;
+
 /// One stream of one process.
 #[derive(Debug)]
 pub(crate) struct Process {
@@ -28,6 +33,8 @@ pub(crate) struct Process {
     events: Streaming<wire::ProcessEvent>,
     pub(crate) started: wire::ProcessStarted,
     pub(crate) output: Output,
+    /// By `fill`.
+    stdin_sent: usize,
     patience: Duration,
 }
 
@@ -41,6 +48,10 @@ pub(crate) struct Output {
     pub(crate) stdout: Vec<u8>,
     pub(crate) stderr: Vec<u8>,
     pub(crate) exited: Option<wire::ProcessExited>,
+    /// Bytes of stdin that were taken.
+    pub(crate) stdin_taken: u64,
+    /// The process wants no more of it.
+    pub(crate) stdin_closed: bool,
 }
 
 /// `/bin/sh -c SCRIPT`
@@ -95,14 +106,25 @@ impl Process {
         spec: wire::ProcessSpec,
     ) -> Result<Self, Stop> {
         let id = format!("p-{}", random::word());
+        Self::start_as(suite, session, &id, spec, 0).await
+    }
+
+    /// The same, under this id; if it is known already, with its output from an offset on.
+    pub(crate) async fn start_as(
+        suite: &Suite,
+        session: &Session,
+        id: &str,
+        spec: wire::ProcessSpec,
+        from_offset: u64,
+    ) -> Result<Self, Stop> {
         let argv = String::from_utf8_lossy(spec.argv.last().map_or(b"", Bytes::as_ref));
         suite.step(format!("running `{argv}` in the sandbox"));
         let start = wire::StartProcess {
-            process_id: id.clone(),
+            process_id: id.to_owned(),
             spec: Some(spec),
-            from_offset: 0,
+            from_offset,
         };
-        Self::open(suite, session, &id, Request::Start(start), 0)
+        Self::open(suite, session, id, Request::Start(start), from_offset)
             .await
             .map_err(|status| Stop::failed(format!("a process could not be started: {status}")))
     }
@@ -151,11 +173,13 @@ impl Process {
                 id: id.to_owned(),
                 requests,
                 events,
-                started,
                 output: Output {
                     from,
+                    stdin_taken: started.stdin_offset,
                     ..Output::default()
                 },
+                started,
+                stdin_sent: 0,
                 patience,
             }),
             _ => Err(Status::internal("the first event is not `started`")),
@@ -185,6 +209,32 @@ impl Process {
     pub(crate) async fn stdin_eof(&self, offset: u64) -> Result<(), Stop> {
         self.send(Request::StdinEof(wire::StdinEof { offset }))
             .await
+    }
+
+    /// Sends what of `data`, the whole stdin, may be under way now.
+    pub(crate) async fn fill(&mut self, data: &[u8]) -> Result<(), Stop> {
+        let allowed = self.output.stdin_taken + STDIN_UNDER_WAY_BYTES;
+        let end = usize::try_from(allowed).map_or(data.len(), |end| end.min(data.len()));
+        while self.stdin_sent < end {
+            let piece_end = end.min(self.stdin_sent + STDIN_PIECE_BYTES);
+            let piece = Bytes::copy_from_slice(&data[self.stdin_sent..piece_end]);
+            self.stdin(self.stdin_sent as u64, piece).await?;
+            self.stdin_sent = piece_end;
+        }
+        Ok(())
+    }
+
+    /// Sends all of `data`, the whole stdin, as fast as it is taken, and then its end.
+    pub(crate) async fn pour(&mut self, data: &[u8]) -> Result<(), Stop> {
+        loop {
+            self.fill(data).await?;
+            if self.stdin_sent == data.len() {
+                return self.stdin_eof(data.len() as u64).await;
+            }
+            if self.output.stdin_closed || !self.step().await? {
+                return Ok(());
+            }
+        }
     }
 
     /// The next event; none when the stream is over.
@@ -269,7 +319,11 @@ impl Output {
                 }
                 self.exited = Some(exited);
             }
-            Event::Started(_) | Event::StdinAck(_) => {}
+            Event::StdinAck(ack) => {
+                self.stdin_taken = ack.offset;
+                self.stdin_closed = ack.closed;
+            }
+            Event::Started(_) => {}
         }
         Ok(())
     }

@@ -11,9 +11,16 @@ use rustix::process::{Pid, Signal, kill_process};
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 use tokio::process::{Child, Command};
 use tokio::time::{Instant, sleep, timeout};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
-/// What is kept of its log: the last so many bytes.
-const LOG_BYTES_MAX: usize = 256 * 1024;
+use crate::recorder::Recorder;
+
+/// What is kept of each of its output streams: the last so many bytes.
+const LOG_BYTES_MAX: usize = 64 * 1024;
+
+/// Longer than any form of a secret: one that lies across two reads is found all the same.
+const OVERLAP_BYTES: usize = 1024;
 
 /// Between two attempts to reach a driver that has just been started.
 const LOOK_INTERVAL: Duration = Duration::from_millis(20);
@@ -24,6 +31,9 @@ const FREE_PATIENCE: Duration = Duration::from_secs(10);
 /// After SIGTERM, until SIGKILL.
 const END_PATIENCE: Duration = Duration::from_secs(20);
 
+/// Between the ends of its connections, as a case sees them, and its own end, as the kernel tells it.
+const CRASH_NOTICE: Duration = Duration::from_millis(500);
+
 /// The command, and the process that it is now.
 #[derive(Debug)]
 pub(crate) struct Program {
@@ -32,32 +42,50 @@ pub(crate) struct Program {
     patience: Duration,
     log: Log,
     child: tokio::sync::Mutex<Option<Child>>,
+    /// Who reads what it writes.
+    readers: TaskTracker,
+    closed: CancellationToken,
 }
 
 /// What it wrote to stdout and stderr.
+#[derive(Debug, Clone)]
+struct Log {
+    recorder: Recorder,
+    stdout: Kept,
+    stderr: Kept,
+}
+
+/// The end of one of its output streams.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Log(Arc<Mutex<Vec<u8>>>);
+struct Kept(Arc<Mutex<Vec<u8>>>);
 
 impl Program {
-    pub(crate) fn new(command: Vec<OsString>, socket: PathBuf, patience: Duration) -> Self {
+    pub(crate) fn new(
+        command: Vec<OsString>,
+        socket: PathBuf,
+        patience: Duration,
+        recorder: Recorder,
+    ) -> Self {
         Self {
             command,
             socket,
             patience,
-            log: Log::default(),
+            log: Log {
+                recorder,
+                stdout: Kept::default(),
+                stderr: Kept::default(),
+            },
             child: tokio::sync::Mutex::default(),
+            readers: TaskTracker::new(),
+            closed: CancellationToken::new(),
         }
     }
 
-    /// Starts it, and waits until somebody listens on the socket.
+    /// Starts it, and waits until somebody listens on the socket. Cancelled here, it is there, and
+    /// `close` ends it.
     pub(crate) async fn start(&self) -> Result<(), String> {
         let mut child = self.child.lock().await;
-        let words: Vec<_> = self
-            .command
-            .iter()
-            .map(|word| word.to_string_lossy())
-            .collect();
-        let shown = words.join(" ");
+        let shown = self.shown();
         let Some((program, arguments)) = self.command.split_first() else {
             return Err("the start command is empty".to_owned());
         };
@@ -70,8 +98,24 @@ impl Program {
             .kill_on_drop(true)
             .spawn()
             .map_err(|error| format!("cannot start `{shown}`: {error}"))?;
-        self.log.take(started.stdout.take());
-        self.log.take(started.stderr.take());
+        self.read(&self.log.stdout, started.stdout.take());
+        self.read(&self.log.stderr, started.stderr.take());
+        let listens = self.listens(child.insert(started)).await;
+        if listens.is_err() {
+            // Dropped, and so killed.
+            child.take();
+        }
+        listens
+    }
+
+    fn shown(&self) -> String {
+        let words = self.command.iter().map(|word| word.to_string_lossy());
+        words.collect::<Vec<_>>().join(" ")
+    }
+
+    /// Waits until somebody listens on the socket.
+    async fn listens(&self, started: &mut Child) -> Result<(), String> {
+        let shown = self.shown();
         let end = Instant::now() + self.patience;
         while transport::connect(&self.socket).await.is_err() {
             if let Ok(Some(status)) = started.try_wait() {
@@ -90,7 +134,6 @@ impl Program {
             }
             sleep(LOOK_INTERVAL).await;
         }
-        *child = Some(started);
         Ok(())
     }
 
@@ -144,52 +187,118 @@ impl Program {
         })
     }
 
-    /// Whether it has not ended by itself.
-    pub(crate) async fn is_running(&self) -> bool {
-        let mut child = self.child.lock().await;
-        child
-            .as_mut()
-            .is_some_and(|child| matches!(child.try_wait(), Ok(None)))
+    /// Whether it was started, and not ended since by the suite.
+    pub(crate) async fn is_started(&self) -> bool {
+        self.child.lock().await.is_some()
     }
 
-    pub(crate) fn log(&self) -> &Log {
-        &self.log
+    /// How it has ended, if it did so by itself; then it may be started again. When there is reason
+    /// to think so, its end is waited for a moment.
+    pub(crate) async fn crashed(&self, is_likely: bool) -> Option<String> {
+        let mut child = self.child.lock().await;
+        let notice = if is_likely {
+            CRASH_NOTICE
+        } else {
+            Duration::ZERO
+        };
+        let status = match timeout(notice, child.as_mut()?.wait()).await {
+            Ok(Ok(status)) => status.to_string(),
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => return None,
+        };
+        child.take();
+        Some(format!(
+            "the driver has ended by itself ({status}); its last words: {}",
+            self.log.tail()
+        ))
+    }
+
+    /// Ends it, and stops listening to it.
+    pub(crate) async fn close(&self) {
+        // Whether it ends when it is asked to is what `faults.restart.asked` tries.
+        let _ = self.end().await;
+        self.closed.cancel();
+        self.readers.close();
+        self.readers.wait().await;
+    }
+
+    /// Keeps what comes, until it ends: with the process, or with whoever inherited it.
+    fn read(&self, kept: &Kept, from: Option<impl AsyncRead + Unpin + Send + 'static>) {
+        let Some(from) = from else { return };
+        let (recorder, kept) = (self.log.recorder.clone(), kept.clone());
+        let closed = self.closed.clone();
+        self.readers.spawn(async move {
+            let reading = read_log(from, &kept, &recorder);
+            closed.run_until_cancelled(reading).await;
+        });
     }
 }
 
-impl Log {
-    /// Keeps what comes, until it ends: with the process, or with whoever inherited it.
-    fn take(&self, from: Option<impl AsyncRead + Unpin + Send + 'static>) {
-        let Some(mut from) = from else { return };
-        let log = self.clone();
-        // Ends with the runtime at the latest; nothing waits for it.
-        tokio::spawn(async move {
-            let mut buffer = vec![0; 4096];
-            while let Ok(count @ 1..) = from.read(&mut buffer).await {
-                let mut kept = log.0.lock().unwrap_or_else(PoisonError::into_inner);
-                kept.extend_from_slice(&buffer[..count]);
-                let excess = kept.len().saturating_sub(LOG_BYTES_MAX);
-                kept.drain(..excess);
-            }
-        });
+async fn read_log(mut from: impl AsyncRead + Unpin, kept: &Kept, recorder: &Recorder) {
+    let mut buffer = vec![0; 4096];
+    let mut searched = Vec::new();
+    while let Ok(count @ 1..) = from.read(&mut buffer).await {
+        searched.extend_from_slice(&buffer[..count]);
+        recorder.text("the driver's log", &searched);
+        let excess = searched.len().saturating_sub(OVERLAP_BYTES);
+        searched.drain(..excess);
+        kept.add(&buffer[..count]);
     }
+}
 
-    pub(crate) fn bytes(&self) -> Vec<u8> {
-        self.0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+impl Kept {
+    fn add(&self, bytes: &[u8]) {
+        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.extend_from_slice(bytes);
+        let excess = kept.len().saturating_sub(LOG_BYTES_MAX);
+        kept.drain(..excess);
     }
 
     /// The last lines, on one.
     fn tail(&self) -> String {
         const LINES: usize = 5;
-        let bytes = self.bytes();
-        let text = String::from_utf8_lossy(&bytes);
+        let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let text = String::from_utf8_lossy(&kept);
         let lines: Vec<&str> = text.lines().collect();
-        match lines[lines.len().saturating_sub(LINES)..].join(" | ") {
-            none if none.is_empty() => "(none)".to_owned(),
-            some => some,
-        }
+        lines[lines.len().saturating_sub(LINES)..].join(" | ")
+    }
+}
+
+impl Log {
+    /// Its last words: on stderr, as is usual, or else on stdout.
+    fn tail(&self) -> String {
+        let said = [self.stderr.tail(), self.stdout.tail()];
+        let words = said.into_iter().find(|words| !words.is_empty());
+        words.unwrap_or_else(|| "(none)".to_owned())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_secret_is_found_wherever_reads_cut_it_and_however_much_follows() {
+        let recorder = Recorder::default();
+        recorder.keep_secret("a token", b"0123456789abcdef");
+        let (mut driver, log) = tokio::io::duplex(4 * LOG_BYTES_MAX);
+        let write = async {
+            use tokio::io::AsyncWriteExt as _;
+            let noise = vec![b'x'; 4090];
+            driver.write_all(&noise).await.unwrap();
+            // From the last bytes of the first read to the second one.
+            driver.write_all(b"0123456789abcdef").await.unwrap();
+            driver
+                .write_all(&vec![b'y'; 2 * LOG_BYTES_MAX])
+                .await
+                .unwrap();
+            drop(driver);
+        };
+        let kept = Kept::default();
+        tokio::join!(write, read_log(log, &kept, &recorder));
+        let leaks = recorder.tell_leaks(|_| true);
+        assert_eq!(leaks, ["a token (as it is) is in the driver's log"]);
+        assert!(kept.tail().bytes().all(|byte| byte == b'y'));
+        assert_eq!(kept.tail().len(), LOG_BYTES_MAX);
     }
 }

@@ -15,3 +15,17 @@ pub(crate) fn bytes<const N: usize>() -> [u8; N] {
 pub(crate) fn word() -> String {
     hex::encode(bytes::<5>())
 }
+
+/// So many bytes that compress badly and repeat nowhere near: which ones of them are lost, doubled
+/// or swapped is seen.
+pub(crate) fn long(count: usize) -> Vec<u8> {
+    let mut state = u64::from_le_bytes(bytes::<8>()) | 1;
+    let mut next = || {
+        // xorshift64
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state.to_le_bytes()[3]
+    };
+    (0..count).map(|_| next()).collect()
+}

@@ -6,7 +6,7 @@
 mod secrets;
 mod shapes;
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use cofferdam_proto::compute::v1::Sandbox;
 use prost::Message;
@@ -17,24 +17,34 @@ use secrets::Secrets;
 /// Enough to see what is wrong.
 const FINDINGS_MAX: usize = 10;
 
-/// What was found so far.
-#[derive(Debug, Default)]
-pub(crate) struct Recorder(Mutex<State>);
+/// What was found so far. Clones are the same one.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Recorder(Arc<Mutex<State>>);
 
 #[derive(Debug, Default)]
 struct State {
     secrets: Secrets,
-    leaks: Vec<String>,
+    /// Each once. There are no more places than RPCs, twice, and the log.
+    leaks: Vec<Leak>,
     shapes: Vec<String>,
     codes: Vec<String>,
     observations: u64,
     answers: u64,
 }
 
+/// A secret that was seen where it must not be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Leak {
+    /// What it is, and in which form it was seen: `a bootstrap_token (in hexadecimal)`.
+    pub(crate) secret: String,
+    pub(crate) place: String,
+    /// A case has failed for it.
+    is_told: bool,
+}
+
 /// What was found in a run.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Findings {
-    pub(crate) leaks: Vec<String>,
     pub(crate) shapes: Vec<String>,
     pub(crate) codes: Vec<String>,
     pub(crate) observations: u64,
@@ -70,9 +80,27 @@ impl Recorder {
         }
     }
 
-    /// Anything else that a driver shows: a log, a process's arguments.
+    /// Anything else that a driver shows: its log.
     pub(crate) fn text(&self, what: &str, bytes: &[u8]) {
         self.state().look(what, bytes);
+    }
+
+    /// Which secret is in there. Nobody else is told of it.
+    pub(crate) fn secret_in(&self, bytes: &[u8]) -> Option<String> {
+        self.state().secrets.found_in(bytes).map(str::to_owned)
+    }
+
+    /// The leaks that a case is about. It fails for them, and no later one does.
+    pub(crate) fn tell_leaks(&self, is_about: impl Fn(&Leak) -> bool) -> Vec<String> {
+        let mut state = self.state();
+        let leaks = state.leaks.iter_mut();
+        let told = leaks.filter(|leak| !leak.is_told && is_about(leak));
+        told.map(|leak| {
+            leak.is_told = true;
+            format!("{} is in {}", leak.secret, leak.place)
+        })
+        .take(FINDINGS_MAX)
+        .collect()
     }
 
     /// A sandbox as a driver observed it.
@@ -88,7 +116,6 @@ impl Recorder {
     pub(crate) fn findings(&self) -> Findings {
         let state = self.state();
         Findings {
-            leaks: state.leaks.clone(),
             shapes: state.shapes.clone(),
             codes: state.codes.clone(),
             observations: state.observations,
@@ -103,8 +130,16 @@ impl Recorder {
 
 impl State {
     fn look(&mut self, place: &str, bytes: &[u8]) {
-        if let Some(secret) = self.secrets.found_in(bytes) {
-            note(&mut self.leaks, format!("{secret} is in {place}"));
+        let Some(secret) = self.secrets.found_in(bytes) else {
+            return;
+        };
+        let is_this = |leak: &Leak| leak.secret == secret && leak.place == place;
+        if !self.leaks.iter().any(is_this) {
+            self.leaks.push(Leak {
+                secret: secret.to_owned(),
+                place: place.to_owned(),
+                is_told: false,
+            });
         }
     }
 }
@@ -132,5 +167,30 @@ fn is_in_the_table(code: Code, rpc: &str) -> bool {
         | Code::Cancelled => true,
         Code::PermissionDenied => rpc == "PrepareImage",
         Code::Ok | Code::Unknown | Code::DataLoss | Code::Unauthenticated => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_leak_is_told_once_by_the_case_that_is_about_it() {
+        let recorder = Recorder::default();
+        recorder.keep_secret("a token", b"0123456789abcdef");
+        for _ in 0..2 {
+            recorder.text("the driver's log", b"token=0123456789abcdef");
+            recorder.text("the answer to X", b"0123456789abcdef");
+        }
+        recorder.text("the answer to Y", b"nothing");
+        let of_log = |leak: &Leak| leak.place == "the driver's log";
+        let said = "a token (as it is) is in the driver's log";
+        assert_eq!(recorder.tell_leaks(of_log), [said]);
+        assert_eq!(recorder.tell_leaks(of_log), Vec::<String>::new());
+        let said = "a token (as it is) is in the answer to X";
+        assert_eq!(recorder.tell_leaks(|_| true), [said]);
+        let found = recorder.secret_in(b"--token 0123456789abcdef");
+        assert_eq!(found.as_deref(), Some("a token (as it is)"));
+        assert_eq!(recorder.tell_leaks(|_| true), Vec::<String>::new());
     }
 }

@@ -10,7 +10,7 @@ use crate::case::{Case, Tier};
 
 pub use json::json;
 pub use junit::junit;
-pub use text::{case_lines, driver_lines, latency_lines, list_lines, summary_line};
+pub use text::{bench_lines, case_lines, driver_lines, list_lines, summary_line};
 
 /// Names the shape of the JSON report. Fields are added under the same name; a report in which one
 /// has changed its meaning has another.
@@ -30,8 +30,8 @@ pub struct Report {
     /// The counts.
     pub summary: Summary,
     /// With `--bench`.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub latencies: Vec<Latency>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bench: Option<Bench>,
 }
 
 /// Who was tried, by its own words.
@@ -146,7 +146,17 @@ impl Summary {
     }
 }
 
-/// How long something takes on this driver.
+/// How long things take on this driver.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct Bench {
+    /// What was measured.
+    pub latencies: Vec<Latency>,
+    /// Why it ended early, and after how many rounds; only when it did.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub trouble: Option<String>,
+}
+
+/// How long one thing takes. A percentile is the smallest sample that so many of all do not exceed.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Latency {
     /// `create`, `ready`, `exec`, `delete`.
@@ -155,10 +165,14 @@ pub struct Latency {
     pub samples: usize,
     /// The shortest.
     pub min_ms: f64,
-    /// The middle one.
-    pub median_ms: f64,
-    /// Nine of ten are shorter.
+    /// Half of them are no longer.
+    pub p50_ms: f64,
+    /// Nine of ten are no longer.
     pub p90_ms: f64,
+    /// All but one of a hundred are no longer.
+    pub p99_ms: f64,
+    /// The longest.
+    pub max_ms: f64,
 }
 
 impl Report {
@@ -166,6 +180,18 @@ impl Report {
     #[must_use]
     pub fn is_conformant(&self) -> bool {
         self.summary.failed == 0
+    }
+
+    /// Whether anything could be tried. What is only said about other cases does not count, unless
+    /// it is all that was asked for.
+    #[must_use]
+    pub fn has_tried_anything(&self) -> bool {
+        let is_tried = |case: &&CaseReport| case.outcome != Outcome::Skipped;
+        let is_own = |case: &&CaseReport| !crate::cases::is_about_others(case.id);
+        match self.cases.iter().any(|case| is_own(&case)) {
+            true => self.cases.iter().filter(is_own).any(|case| is_tried(&case)),
+            false => self.cases.iter().any(|case| is_tried(&case)),
+        }
     }
 
     /// The report of one case, if it was among those that were asked for.
@@ -236,13 +262,18 @@ pub(crate) mod tests {
             },
             summary: Summary::of(&cases, 5678),
             cases,
-            latencies: vec![Latency {
-                what: "create",
-                samples: 20,
-                min_ms: 1.5,
-                median_ms: 2.0,
-                p90_ms: 3.25,
-            }],
+            bench: Some(Bench {
+                latencies: vec![Latency {
+                    what: "create",
+                    samples: 20,
+                    min_ms: 1.5,
+                    p50_ms: 2.0,
+                    p90_ms: 3.25,
+                    p99_ms: 4.5,
+                    max_ms: 4.5,
+                }],
+                trouble: None,
+            }),
         }
     }
 }

@@ -18,6 +18,7 @@ use tokio::time::timeout;
 
 use crate::case::{Case, Stop, Verdict};
 use crate::program::Program;
+use crate::recorder::Recorder;
 use crate::report::{CaseReport, DriverFacts, FORMAT, Report, Summary};
 use crate::suite::Suite;
 use crate::{Options, bench, cases};
@@ -92,15 +93,25 @@ pub async fn run(options: Options, mut tell: impl FnMut(&CaseReport)) -> Result<
         .prefix("cofferdam-conformance-")
         .tempdir()
         .map_err(CannotRun::Directory)?;
-    let program = start(&options).await?;
-    if program.is_none() {
-        look_for_socket(&options)?;
-    }
+    let recorder = Recorder::default();
+    let program = match start(&options, &recorder).await? {
+        None => {
+            look_for_socket(&options)?;
+            None
+        }
+        started => started,
+    };
     let (bench, interrupt) = (options.bench, options.interrupt.clone());
-    let suite = Suite::new(options, supervisor, runtime_dir.path().to_owned(), program);
+    let suite = Suite::new(
+        options,
+        supervisor,
+        runtime_dir.path().to_owned(),
+        program,
+        recorder,
+    );
     let mut gate = None;
     let mut reports = Vec::new();
-    let mut latencies = Vec::new();
+    let mut measured = None;
     let work = async {
         gate = probe::probe(&suite).await;
         for case in selected {
@@ -109,12 +120,12 @@ pub async fn run(options: Options, mut tell: impl FnMut(&CaseReport)) -> Result<
             reports.push(report);
         }
         if bench && gate.is_none() {
-            latencies = bench::measure(&suite).await;
+            measured = Some(bench::measure(&suite).await);
         }
     };
     let done = interrupt.run_until_cancelled(work).await;
     let driver = facts(&suite);
-    clean::after_case(&suite).await;
+    clean::after_case(&suite, "the last case").await;
     clean::stragglers(&suite).await;
     suite.close().await;
     if done.is_none() {
@@ -133,7 +144,7 @@ pub async fn run(options: Options, mut tell: impl FnMut(&CaseReport)) -> Result<
             driver,
             cases: reports,
             summary,
-            latencies,
+            bench: measured,
         }),
     }
 }
@@ -147,8 +158,12 @@ fn select(options: &Options) -> Result<Vec<&'static Case>, CannotRun> {
     }
     let is_selected = |case: &&Case| {
         let by_tier = options.tiers.is_empty() || options.tiers.contains(&case.tier());
+        if options.cases.is_empty() {
+            // Whatever was asked for, what was seen in it counts.
+            return by_tier || cases::is_about_others(case.id);
+        }
         let named = |selector: &String| case.is_meant_by(selector);
-        by_tier && (options.cases.is_empty() || options.cases.iter().any(named))
+        by_tier && options.cases.iter().any(named)
     };
     let selected: Vec<_> = cases::all().filter(is_selected).collect();
     if selected.is_empty() {
@@ -157,15 +172,20 @@ fn select(options: &Options) -> Result<Vec<&'static Case>, CannotRun> {
     Ok(selected)
 }
 
-async fn start(options: &Options) -> Result<Option<Program>, CannotRun> {
+async fn start(options: &Options, recorder: &Recorder) -> Result<Option<Program>, CannotRun> {
     if options.start_command.is_empty() {
         return Ok(None);
     }
     let patience = options.config.timing.patience();
     let command = options.start_command.clone();
-    let program = Program::new(command, options.socket.clone(), patience);
-    program.start().await.map_err(CannotRun::Start)?;
-    Ok(Some(program))
+    let program = Program::new(command, options.socket.clone(), patience, recorder.clone());
+    let trouble = match options.interrupt.run_until_cancelled(program.start()).await {
+        Some(Ok(())) => return Ok(Some(program)),
+        Some(Err(problem)) => CannotRun::Start(problem),
+        None => CannotRun::Interrupted,
+    };
+    program.close().await;
+    Err(trouble)
 }
 
 fn look_for_socket(options: &Options) -> Result<(), CannotRun> {
@@ -191,9 +211,22 @@ async fn try_case(suite: &Suite, case: &'static Case, gate: Option<&Gate>) -> Ca
     let begun = Instant::now();
     let verdict = bounded(suite, case).await;
     let took = millis(begun.elapsed());
+    let verdict = match suite.crash(verdict.is_err()).await {
+        Some(crash) => Err(crashed(verdict, &crash)),
+        None => verdict,
+    };
     let report = CaseReport::of(case, verdict, took);
-    clean::after_case(suite).await;
+    clean::after_case(suite, case.id).await;
     report
+}
+
+/// No case passes in which the driver has died of itself.
+fn crashed(verdict: Verdict, crash: &str) -> Stop {
+    let seen = match verdict {
+        Err(Stop::Failed { seen, .. }) => format!("{seen}; {crash}"),
+        Ok(()) | Err(Stop::Skipped(_)) => crash.to_owned(),
+    };
+    Stop::failed(seen).with_fix("whatever a driver is asked for, it answers, and goes on")
 }
 
 fn closed_by(gate: Option<&Gate>, case: &Case) -> Option<String> {

@@ -51,11 +51,17 @@ impl Made {
 impl Subject {
     /// Nothing is asked of the driver yet.
     pub(crate) fn plan(suite: &Suite, spec: SandboxSpec) -> Result<Self, Stop> {
-        Self::plan_as(suite, format!("conf-{}", random::word()), spec)
+        let id = format!("conf-{}", random::word());
+        Self::plan_as(suite, id, suite.gateway_id(), spec)
     }
 
-    /// Under an id of the case's own.
-    pub(crate) fn plan_as(suite: &Suite, id: String, spec: SandboxSpec) -> Result<Self, Stop> {
+    /// Under an id of the case's own, or for another gateway.
+    pub(crate) fn plan_as(
+        suite: &Suite,
+        id: String,
+        gateway_id: &str,
+        spec: SandboxSpec,
+    ) -> Result<Self, Stop> {
         let token = new_token(suite);
         let callback = match suite.is_supervised() {
             true => Some(Callback::open(suite, &id, token)?),
@@ -63,7 +69,7 @@ impl Subject {
         };
         suite.add_made(Made {
             sandbox_id: id.clone(),
-            gateway_id: suite.gateway_id().to_owned(),
+            gateway_id: gateway_id.to_owned(),
             callback: callback.clone(),
         });
         Ok(Self {
@@ -199,6 +205,13 @@ impl Subject {
             Some(session) => session.must_answer().await,
             None => Ok(()),
         }
+    }
+
+    /// Cuts the byte stream, as when the gateway dies, and waits until the same supervisor is back.
+    pub(crate) async fn cut_and_return(&self, before: &Session) -> Result<Session, Stop> {
+        before.cut();
+        before.ends_within(self.suite.patience()).await;
+        self.same_boot(before).await
     }
 
     /// A token for the next start.

@@ -60,13 +60,14 @@ impl Suite {
         supervisor: SupervisorBinary,
         runtime_dir: PathBuf,
         program: Option<Program>,
+        recorder: Recorder,
     ) -> Self {
         Self(Arc::new(Shared {
             options,
             supervisor,
             gateway_id: format!("conformance-{}", random::word()),
             runtime_dir,
-            recorder: Recorder::default(),
+            recorder,
             program,
             facts: Mutex::default(),
             tasks: TaskTracker::new(),
@@ -100,6 +101,12 @@ impl Suite {
 
     pub(crate) fn subject_with(&self, spec: SandboxSpec) -> Result<Subject, Stop> {
         Subject::plan(self, spec)
+    }
+
+    /// The same for this gateway.
+    pub(crate) fn subject_of(&self, gateway_id: &str) -> Result<Subject, Stop> {
+        let id = format!("conf-{}", random::word());
+        Subject::plan_as(self, id, gateway_id, self.spec())
     }
 
     /// A connection, and a sandbox that can be used.
@@ -176,6 +183,11 @@ impl Suite {
     pub(crate) async fn kill_driver(&self) -> Result<(), Stop> {
         self.step("killing the driver");
         self.started()?.kill().await.map_err(Stop::failed)
+    }
+
+    /// How the driver has ended, if the suite has started it and not ended it.
+    pub(crate) async fn crash(&self, is_likely: bool) -> Option<String> {
+        self.program()?.crashed(is_likely).await
     }
 
     /// SIGTERM to the driver, which must end with 0.
@@ -304,7 +316,7 @@ impl Suite {
         self.0.tasks.close();
         self.0.tasks.wait().await;
         if let Some(program) = &self.0.program {
-            program.end().await;
+            program.close().await;
         }
     }
 

@@ -48,6 +48,23 @@ impl Watcher {
         Ok(watcher)
     }
 
+    /// Makes something happen that comes last, and reads until it has come: what was to be told before
+    /// it has been told by then. `driver` is the watch's own gateway's.
+    pub(crate) async fn fence(&mut self, driver: &Driver) -> Result<(), Stop> {
+        let subject = self.suite.subject_of(driver.gateway_id())?;
+        subject.ready(driver).await?;
+        driver.delete(&subject.id).await?;
+        self.deleted(&subject.id).await?;
+        Ok(())
+    }
+
+    /// What was told of a sandbox.
+    pub(crate) fn about(&self, sandbox_id: &str) -> Vec<&wire::WatchSandboxesResponse> {
+        let told = self.told.iter();
+        told.filter(|message| is_about(message, sandbox_id))
+            .collect()
+    }
+
     /// The next message, as it came.
     pub(crate) async fn next_within(
         &mut self,
@@ -125,6 +142,17 @@ impl Watcher {
             })
             .await?;
         Ok(cursor)
+    }
+}
+
+/// Whether it is about this sandbox.
+pub(crate) fn is_about(message: &wire::WatchSandboxesResponse, sandbox_id: &str) -> bool {
+    match &message.event {
+        Some(Event::Snapshot(sandbox) | Event::Changed(sandbox)) => {
+            sandbox.sandbox_id == sandbox_id
+        }
+        Some(Event::Deleted(deleted)) => deleted.sandbox_id == sandbox_id,
+        Some(Event::Bookmark(_)) | None => false,
     }
 }
 

@@ -127,7 +127,7 @@ async fn the_most(suite: Suite) -> Verdict {
         ..suite.spec()
     };
     let id = format!("{:0<63}", format!("c-{}-", crate::random::word()));
-    let subject = Subject::plan_as(&suite, id, spec)?;
+    let subject = Subject::plan_as(&suite, id, suite.gateway_id(), spec)?;
     subject.ready(&driver).await?;
     let again = subject.create(&driver).await?;
     let sandbox = again.sandbox.unwrap_or_default();

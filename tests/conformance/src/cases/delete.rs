@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use cofferdam_proto::compute::v1 as wire;
+use cofferdam_proto::compute::v1::watch_sandboxes_response::Event;
 use cofferdam_proto::compute::v1::{SandboxSpec, SandboxState};
 use futures_util::future::join_all;
 
@@ -12,7 +13,7 @@ use crate::process::{Process, shell};
 use crate::spec::expire_in;
 use crate::suite::Suite;
 use crate::wait;
-use crate::watcher::Watcher;
+use crate::watcher::{Watcher, describe};
 
 /// When a sandbox expires that is to fail.
 const SOON: Duration = Duration::from_secs(2);
@@ -170,6 +171,7 @@ async fn paused(suite: Suite) -> Verdict {
 async fn creating(suite: Suite) -> Verdict {
     let driver = suite.driver().await?;
     let mut watcher = Watcher::synced(&suite, &driver).await?;
+    let mut subjects = Vec::new();
     for pause_ms in [0, 2, 10, 50] {
         let subject = suite.subject()?;
         let once = driver.once();
@@ -189,10 +191,19 @@ async fn creating(suite: Suite) -> Verdict {
             ),
         }
         subject.must_be_gone(&driver).await?;
-        // Nothing may come back after that.
-        let next = watcher.next_within(Duration::from_millis(200)).await;
-        drop(next);
+        subjects.push(subject);
+    }
+    // Nothing may come back after that.
+    watcher.fence(&driver).await?;
+    for subject in subjects {
         subject.must_be_gone(&driver).await?;
+        if let Some(last) = watcher.about(&subject.id).last() {
+            ensure!(
+                matches!(last.event, Some(Event::Deleted(_))),
+                "it is deleted, and the last that watchers are told is: {}",
+                describe(last)
+            );
+        }
     }
     Ok(())
 }

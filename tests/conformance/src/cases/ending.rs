@@ -6,15 +6,19 @@ use std::time::Duration;
 use cofferdam_proto::compute::v1::{
     Sandbox, SandboxSpec, SandboxState, TerminationReason, image_spec,
 };
+use tokio::time::{Instant, sleep};
 use tonic::Code;
 
 use crate::answer::{refused_with, refused_with_one_of};
-use crate::case::{Case, Stop, Verdict, ensure, run};
+use crate::case::{Case, Stop, Verdict, ensure, fail, run};
 use crate::needs::Need;
 use crate::spec::expire_in;
 use crate::subject::Subject;
 use crate::suite::Suite;
 use crate::wait;
+
+/// Between two looks.
+const LOOK_INTERVAL: Duration = Duration::from_millis(50);
 
 /// From its making to its end.
 const LIFETIME: Duration = Duration::from_secs(4);
@@ -168,7 +172,7 @@ async fn gateway_gone(suite: Suite) -> Verdict {
     driver.hang_up().await;
     suite.step("waiting for the sandbox's deadline, with the gateway gone");
     wait::until_wall_clock(subject.spec.expire_time_unix_ms).await;
-    tokio::time::sleep(SLACK / 4).await;
+    sleep(SLACK / 4).await;
     if let Some(callback) = &subject.callback {
         callback.listen()?;
         let lives = callback.session_within(SLACK / 2).await.is_some();
@@ -275,37 +279,56 @@ async fn no_image(suite: Suite) -> Verdict {
 }
 
 async fn bad_supervisor(suite: Suite) -> Verdict {
+    let verdict = with_bad_supervisor(&suite).await;
+    // The right one again, for whoever comes after, also when this has failed.
+    suite.driver().await?;
+    verdict
+}
+
+/// It is refused at the handshake, at the create, or when it is to be used.
+async fn with_bad_supervisor(suite: &Suite) -> Verdict {
     let stranger = suite.stranger().await?;
     let mut hello = stranger.hello(suite.gateway_id());
     if let Some(supervisor) = hello.supervisor.as_mut() {
         supervisor.sha256 = vec![0x55; 32].into();
     }
-    stranger.handshake(hello).await?;
+    let refusals = [Code::FailedPrecondition, Code::InvalidArgument];
+    if let Err(refused) = stranger.handshake(hello).await {
+        refused_with_one_of::<()>(Err(refused), &refusals)?;
+        return Ok(());
+    }
     stranger.configure(&suite.options().config.settings).await?;
     let subject = suite.subject()?;
-    let verdict = match subject.create(&stranger).await {
-        // At once, or when it is used.
-        Err(_) => Ok(()),
-        Ok(_) => match subject.observed(&stranger, SandboxState::FailedState).await {
-            Ok(sandbox) => {
+    if let Err(refused) = subject.create(&stranger).await {
+        refused_with_one_of::<()>(Err(refused), &refusals)?;
+        return Ok(());
+    }
+    let end = Instant::now() + suite.patience();
+    loop {
+        let sandbox = stranger.get(&subject.id).await?;
+        match sandbox.state() {
+            SandboxState::FailedState => {
                 let reason = sandbox.termination.unwrap_or_default().reason();
                 let expected = TerminationReason::SupervisorStartFailed;
-                match reason == expected {
-                    true => Ok(()),
-                    false => Err(Stop::failed(format!(
-                        "the reason is {} where {} was expected",
-                        reason.as_str_name(),
-                        expected.as_str_name()
-                    ))),
-                }
+                ensure!(
+                    reason == expected,
+                    "the reason is {} where {} was expected",
+                    reason.as_str_name(),
+                    expected.as_str_name()
+                );
+                return Ok(());
             }
-            Err(_) => Err(Stop::failed(
-                "a sandbox was started with a supervisor whose digest is another than the \
-                 handshake's",
-            )),
-        },
-    };
-    // The right one again, for whoever comes after.
-    suite.driver().await?;
-    verdict
+            SandboxState::Running => fail!(
+                "a sandbox runs with a supervisor whose digest is another than the handshake's"
+            ),
+            other => ensure!(
+                Instant::now() < end,
+                "the supervisor's digest is another than the handshake's, and after {} s the \
+                 sandbox is {}",
+                suite.patience().as_secs(),
+                other.as_str_name()
+            ),
+        }
+        sleep(LOOK_INTERVAL).await;
+    }
 }

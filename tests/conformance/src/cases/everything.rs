@@ -72,13 +72,10 @@ async fn codes(suite: Suite) -> Verdict {
 }
 
 async fn no_secrets(suite: Suite) -> Verdict {
-    if let Some(program) = suite.program() {
-        suite
-            .recorder()
-            .text("the driver's log", &program.log().bytes());
-    }
-    let found = findings(&suite)?;
-    ensure!(found.leaks.is_empty(), "{}", found.leaks.join("; "));
+    findings(&suite)?;
+    // What others are about they have told.
+    let leaks = suite.recorder().tell_leaks(|_| true);
+    ensure!(leaks.is_empty(), "{}", leaks.join("; "));
     Ok(())
 }
 

@@ -1,12 +1,13 @@
 //! Commands over the byte stream: what they say, and how they end.
 
-use cofferdam_proto::supervisor::v1::StartFailure;
+use cofferdam_proto::compute::v1::Isolation;
 use cofferdam_proto::supervisor::v1::process_exited::Result as Ending;
 use cofferdam_proto::supervisor::v1::start_failure::Reason;
+use cofferdam_proto::supervisor::v1::{EnvironmentVariable, ProcessSpec, StartFailure};
 
 use crate::case::{Case, Verdict, ensure, run};
 use crate::needs::Need;
-use crate::process::{program, run as run_program, say, sh};
+use crate::process::{program, run as run_program, say, sh, shell};
 use crate::suite::Suite;
 
 const STREAM: &str = "carry every byte of the stream, in order, both ways: docs/supervisor.md";
@@ -44,6 +45,31 @@ pub(super) const CASES: &[Case] = &[
         needs: &[Need::Supervised],
         run: run!(user),
     },
+    Case {
+        id: "interactive.exec.environment",
+        source: "ProcessSpec, ConfigureRequest",
+        says: "A command's environment is what was asked for, with PATH, HOME and USER, and nothing \
+               of the driver's own.",
+        fix: "start the supervisor with an empty environment",
+        needs: &[Need::Supervised],
+        run: run!(environment),
+    },
+    Case {
+        id: "interactive.exec.directory",
+        source: "ProcessSpec",
+        says: "A command runs where it was told to, and without that in the workspace.",
+        fix: "put the workspace of the spec, or /workspace, into the bootstrap",
+        needs: &[Need::Supervised],
+        run: run!(directory),
+    },
+    Case {
+        id: "interactive.exec.place",
+        source: "SandboxSpec",
+        says: "There are a writable /tmp, the usual devices, and a /proc of the sandbox's own.",
+        fix: "mount a tmpfs on /tmp, a minimal /dev, and the /proc of the new pid namespace",
+        needs: &[Need::Supervised],
+        run: run!(place),
+    },
 ];
 
 async fn output(suite: Suite) -> Verdict {
@@ -65,7 +91,8 @@ async fn output(suite: Suite) -> Verdict {
 
 async fn exit_codes(suite: Suite) -> Verdict {
     let (_driver, _subject, session) = suite.with_session().await?;
-    for code in [0, 1, 42, 125, 127, 255] {
+    // Signals have their own cases; 128 + n is a code like any other.
+    for code in [0, 1, 42, 125, 127, 137, 255] {
         let output = sh(&suite, &session, &format!("exit {code}")).await?;
         ensure!(
             output.code() == Some(code),
@@ -110,5 +137,92 @@ async fn user(suite: Suite) -> Verdict {
     }
     let said = say(&suite, &session, "echo kept > file && cat file").await?;
     ensure!(said == "kept", "a file in the workspace held {said:?}");
+    Ok(())
+}
+
+async fn environment(suite: Suite) -> Verdict {
+    let (_driver, _subject, session) = suite.with_session().await?;
+    let variable = |name: &str, value: &str| EnvironmentVariable {
+        name: name.to_owned(),
+        value: value.as_bytes().to_vec().into(),
+    };
+    let spec = ProcessSpec {
+        environment: vec![variable("ASKED", "a b=c"), variable("EMPTY", "")],
+        ..program(&["env"])
+    };
+    let output = run_program(&suite, &session, spec).await?;
+    let text = output.text();
+    for line in ["ASKED=a b=c", "EMPTY="] {
+        ensure!(
+            text.lines().any(|one| one == line),
+            "{line:?} was asked for, and is not in the environment: {text:?}"
+        );
+    }
+    for name in ["PATH", "HOME", "USER"] {
+        let start = format!("{name}=");
+        let set = text
+            .lines()
+            .any(|one| one.starts_with(&start) && one.len() > start.len());
+        ensure!(set, "{name} is not in the environment: {text:?}");
+    }
+    let known = [
+        "ASKED", "EMPTY", "PATH", "HOME", "USER", "PWD", "SHLVL", "_", "TERM", "LOGNAME",
+    ];
+    let strange: Vec<&str> = text
+        .lines()
+        .filter_map(|line| Some(line.split_once('=')?.0))
+        .filter(|name| !known.contains(name))
+        .collect();
+    ensure!(
+        strange.is_empty(),
+        "nobody asked for {} in the environment",
+        strange.join(", ")
+    );
+    Ok(())
+}
+
+async fn directory(suite: Suite) -> Verdict {
+    let (_driver, subject, session) = suite.with_session().await?;
+    let here = say(&suite, &session, "pwd").await?;
+    let wanted = match subject.spec.workspace.as_str() {
+        "" => "/workspace",
+        workspace => workspace,
+    };
+    // Without a file tree of its own a sandbox cannot have that path.
+    let is_isolated = suite.capabilities().isolation() > Isolation::NoIsolation;
+    ensure!(
+        !is_isolated || here == wanted,
+        "a command ran in {here:?}, and the workspace is {wanted:?}"
+    );
+    let elsewhere = |cwd: &str| ProcessSpec {
+        cwd: cwd.to_owned(),
+        ..shell("pwd")
+    };
+    let there = run_program(&suite, &session, elsewhere("/tmp")).await?;
+    ensure!(
+        there.text() == "/tmp\n",
+        "a command was to run in /tmp, and ran in {:?}",
+        there.text()
+    );
+    let nowhere = run_program(&suite, &session, elsewhere("/no/such/place")).await?;
+    ensure!(
+        nowhere.code().is_none(),
+        "a command ran in a directory that is not there: {}",
+        nowhere.ending()
+    );
+    Ok(())
+}
+
+async fn place(suite: Suite) -> Verdict {
+    let (_driver, _subject, session) = suite.with_session().await?;
+    let script = "echo x > /tmp/conformance.$$ && cat /tmp/conformance.$$ && rm /tmp/conformance.$$ \
+        && echo y > /dev/null && head -c 3 /dev/zero | wc -c && head -c 4 /dev/urandom | wc -c \
+        && test -r /proc/self/status && test -d /proc/$$ && echo z";
+    let said = say(&suite, &session, script).await?;
+    let said: Vec<&str> = said.split_whitespace().collect();
+    ensure!(
+        said == ["x", "3", "4", "z"],
+        "/tmp, /dev and /proc are not as usual: {said:?}"
+    );
     Ok(())
 }

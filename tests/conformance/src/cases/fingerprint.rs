@@ -12,8 +12,8 @@ use crate::case::{Case, Stop, Verdict, ensure, fail, run};
 use crate::driver::Answers;
 use crate::suite::Suite;
 
-/// Messages of a stream are a second apart; clocks and schedulers are not exact.
-const GAP_MIN: Duration = Duration::from_millis(900);
+/// A message that needs nothing but to be sent, on a busy machine.
+const AT_ONCE: Duration = Duration::from_secs(10);
 
 pub(super) const CASES: &[Case] = &[
     Case {
@@ -66,7 +66,7 @@ async fn at_once(suite: Suite) -> Verdict {
     let mut second = driver.fingerprint(FingerprintRequest {}).await?;
     for stream in [&mut first, &mut second] {
         ensure!(
-            stream.next().await?.is_some(),
+            stream.next_within(AT_ONCE).await?.is_some(),
             "the stream ended without a message"
         );
     }
@@ -133,34 +133,31 @@ async fn unhurried(suite: Suite) -> Verdict {
         }
         Ok::<_, Stop>(())
     };
-    let (changed, gaps) = tokio::join!(changes, gaps(stream, Duration::from_millis(2500)));
+    let begun = Instant::now();
+    let (changed, count) = tokio::join!(changes, count(stream, Duration::from_millis(2500)));
     changed?;
-    let shortest = gaps?.into_iter().min().unwrap_or(GAP_MIN);
+    // However late they come here: between each two there was a second.
+    let (count, waited) = (count?, begun.elapsed().as_secs());
     ensure!(
-        shortest >= GAP_MIN,
-        "two messages came {} ms apart",
-        shortest.as_millis()
+        count <= waited + 2,
+        "{count} messages came within {waited} s"
     );
     Ok(())
 }
 
-/// Between the messages that come in so much time.
-async fn gaps(
-    mut stream: Answers<FingerprintResponse>,
-    time: Duration,
-) -> Result<Vec<Duration>, Stop> {
+/// How many messages come in so much time.
+async fn count(mut stream: Answers<FingerprintResponse>, time: Duration) -> Result<u64, Stop> {
     let end = Instant::now() + time;
-    let mut last: Option<Instant> = None;
-    let mut gaps = Vec::new();
+    let mut count = 0;
     loop {
         let left = end.saturating_duration_since(Instant::now());
         match stream.next_within(left).await {
-            Ok(Some(_)) => gaps.extend(last.replace(Instant::now()).map(|last| last.elapsed())),
+            Ok(Some(_)) => count += 1,
             Ok(None) => fail!("the stream ended by itself"),
             Err(Refused {
                 how: How::Silent(_),
                 ..
-            }) => return Ok(gaps),
+            }) => return Ok(count),
             Err(refused) => return Err(refused.into()),
         }
     }

@@ -22,8 +22,23 @@ const STARTED: &[Need] = &[Need::StartCommand];
 const STOP_START: &[Need] = &[Need::StartCommand, Need::StopStart];
 const WITH_STREAM: &[Need] = &[Need::StartCommand, Need::StopStart, Need::Supervised];
 
-/// From a call's begin to the driver's death: early, and in the midst of what takes time.
-const PAUSES_MS: [u64; 5] = [0, 2, 6, 15, 40];
+/// When the driver dies.
+#[derive(Debug, Clone, Copy)]
+enum Death {
+    /// So long after a call has begun: early, and in the midst of what takes time.
+    After(u64),
+    /// When it has answered.
+    Answered,
+}
+
+const DEATHS: [Death; 6] = [
+    Death::After(0),
+    Death::After(2),
+    Death::After(6),
+    Death::After(15),
+    Death::After(40),
+    Death::Answered,
+];
 
 /// A supervisor that was left behind calls again within two seconds.
 const CALLS_AGAIN: Duration = Duration::from_secs(3);
@@ -80,24 +95,34 @@ pub(super) const CASES: &[Case] = &[
 /// Kills the driver so long after a call has begun, and starts it again. What the call said of it.
 async fn killed_during<T>(
     suite: &Suite,
-    pause_ms: u64,
+    death: Death,
     call: impl Future<Output = Result<T, Refused>>,
 ) -> Result<(Result<T, Refused>, Driver), Stop> {
-    let kill = async {
-        sleep(Duration::from_millis(pause_ms)).await;
-        suite.kill_driver().await
+    let answer = match death {
+        Death::After(pause_ms) => {
+            let kill = async {
+                sleep(Duration::from_millis(pause_ms)).await;
+                suite.kill_driver().await
+            };
+            let (answer, killed) = tokio::join!(call, kill);
+            killed?;
+            answer
+        }
+        Death::Answered => {
+            let answer = call.await;
+            suite.kill_driver().await?;
+            answer
+        }
     };
-    let (answer, killed) = tokio::join!(call, kill);
-    killed?;
     suite.start_driver().await?;
     Ok((answer, suite.driver().await?))
 }
 
 async fn in_create(suite: Suite) -> Verdict {
-    for pause_ms in PAUSES_MS {
+    for death in DEATHS {
         let subject = suite.subject()?;
         let once = suite.driver().await?.once();
-        let (_, driver) = killed_during(&suite, pause_ms, subject.create(&once)).await?;
+        let (_, driver) = killed_during(&suite, death, subject.create(&once)).await?;
         subject.ready(&driver).await?;
         must_be_once(&driver, &subject).await?;
         driver.delete(&subject.id).await?;
@@ -115,17 +140,21 @@ async fn must_be_once(driver: &Driver, subject: &Subject) -> Verdict {
 
 async fn create_forgotten(suite: Suite) -> Verdict {
     let mut subjects = Vec::new();
-    for pause_ms in PAUSES_MS {
+    for death in DEATHS {
         let subject = suite.subject()?;
         let once = suite.driver().await?.once();
-        let (_, driver) = killed_during(&suite, pause_ms, subject.create(&once)).await?;
+        let (answer, driver) = killed_during(&suite, death, subject.create(&once)).await?;
         let results = recover(&suite, &driver, vec![item(&subject, None)]).await?;
         let is_listed = driver.list_ids().await?.contains(&subject.id);
-        match (results[0].outcome(), is_listed) {
-            (Outcome::Recovered, true) | (Outcome::Gone, false) => {}
-            (outcome, _) => fail!(
-                "killed {pause_ms} ms after the create began, it is {} ({:?}), and the complete \
-                 list {} it",
+        match (answer.is_ok(), results[0].outcome(), is_listed) {
+            (_, Outcome::Recovered, true) | (false, Outcome::Gone, false) => {}
+            (answered, outcome, _) => fail!(
+                "{} it is {} ({:?}), and the complete list {} it",
+                if answered {
+                    "the create was answered, and after the driver's death".to_owned()
+                } else {
+                    format!("the driver was killed ({death:?}) before it answered the create, and")
+                },
                 outcome.as_str_name(),
                 results[0].message,
                 if is_listed { "has" } else { "does not have" }
@@ -157,11 +186,11 @@ async fn nobody_calls(subjects: &[Subject]) -> Verdict {
 
 async fn in_delete(suite: Suite) -> Verdict {
     let mut subjects = Vec::new();
-    for pause_ms in PAUSES_MS {
+    for death in DEATHS {
         let (driver, subject) = suite.with_sandbox().await?;
         let session = subject.current();
         let call = driver.delete(&subject.id);
-        let (_, driver) = killed_during(&suite, pause_ms, call).await?;
+        let (_, driver) = killed_during(&suite, death, call).await?;
         driver.delete(&subject.id).await?;
         subject.must_be_gone(&driver).await?;
         if let Some(session) = session {
@@ -173,13 +202,13 @@ async fn in_delete(suite: Suite) -> Verdict {
 }
 
 async fn in_stop(suite: Suite) -> Verdict {
-    for pause_ms in [5, 100] {
+    for death in [Death::After(5), Death::After(100)] {
         let (driver, subject, session) = suite.with_session().await?;
         let script = "trap '' TERM INT HUP QUIT; echo up; while :; do sleep 1; done";
         let mut process = Process::start(&suite, &session, shell(script)).await?;
         process.read_until("up").await?;
         let call = driver.stop(&subject.id, 5000);
-        let (_, driver) = killed_during(&suite, pause_ms, call).await?;
+        let (_, driver) = killed_during(&suite, death, call).await?;
         let now: Sandbox = driver.get(&subject.id).await?;
         ensure!(
             matches!(now.state(), SandboxState::Running | SandboxState::Stopped),
@@ -198,15 +227,20 @@ async fn in_stop(suite: Suite) -> Verdict {
 }
 
 async fn in_start(suite: Suite) -> Verdict {
-    for pause_ms in PAUSES_MS {
+    for death in DEATHS {
         let (driver, mut subject) = suite.with_sandbox().await?;
         let session = subject.current();
         must_be_stopped(&driver.stop(&subject.id, 500).await?)?;
         let once = driver.once();
-        let (_, driver) = killed_during(&suite, pause_ms, subject.start(&once)).await?;
+        let (_, driver) = killed_during(&suite, death, subject.start(&once)).await?;
         // As a gateway that has lost the answer: the same call again.
         driver.start_with(subject.start_request()).await?;
-        subject.running(&driver).await?;
+        let now = subject.running(&driver).await?;
+        ensure!(
+            now.boots > 1,
+            "it was started again, and boots is {}",
+            now.boots
+        );
         if let Some(session) = session {
             subject.next_boot(&session).await?.must_answer().await?;
         }

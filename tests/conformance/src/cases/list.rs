@@ -7,6 +7,7 @@ use crate::answer::refused_with;
 use crate::case::{Case, Stop, Verdict, ensure, fail, run};
 use crate::driver::Driver;
 use crate::suite::Suite;
+use crate::watcher::{Watcher, describe};
 
 const PAGES: &str = "sort by id; a page token says after which id the next page begins";
 
@@ -249,21 +250,16 @@ async fn apart(suite: Suite) -> Verdict {
     let ids = other.list_ids().await?;
     ensure!(ids.is_empty(), "another gateway is shown {ids:?}");
     refused_with(other.get(&subject.id).await, Code::NotFound)?;
-    let mut watcher = crate::watcher::Watcher::synced(&suite, &other).await?;
-    ensure!(
-        watcher.told.len() == 1,
-        "another gateway's watch begins with {} messages where one bookmark was expected",
-        watcher.told.len()
-    );
+    let mut watcher = Watcher::synced(&suite, &other).await?;
     // To them it is unknown, so this is OK, and does nothing.
     other.delete(&subject.id).await?;
     subject
         .must_be_untouched(&driver, &before, session.as_ref())
         .await?;
     driver.delete(&subject.id).await?;
-    let told = watcher
-        .next_within(std::time::Duration::from_millis(300))
-        .await;
-    ensure!(told.is_err(), "another gateway was told of it");
+    watcher.fence(&other).await?;
+    if let Some(told) = watcher.about(&subject.id).first() {
+        fail!("another gateway was told of it: {}", describe(told));
+    }
     Ok(())
 }

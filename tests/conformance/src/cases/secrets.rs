@@ -9,12 +9,14 @@ use tonic::Code;
 
 use crate::answer::refused_with;
 use crate::case::{Case, Verdict, ensure, run, skip};
+use crate::host;
 use crate::needs::Need;
+use crate::process::{Process, program};
+use crate::recorder::Leak;
 use crate::suite::Suite;
 
 const SETTING: &str = "a setting";
 const PASSWORD: &str = "a registry password";
-const TOKEN: &str = "a bootstrap_token";
 
 /// Settings that are tried with a secret in them.
 const SETTINGS_MAX: usize = 8;
@@ -56,11 +58,10 @@ pub(super) const CASES: &[Case] = &[
     },
 ];
 
-/// Nothing of this kind has been seen anywhere.
-fn must_be_kept(suite: &Suite, what: &str) -> Verdict {
-    let leaks = suite.recorder().findings().leaks;
-    let leaks: Vec<_> = leaks.iter().filter(|leak| leak.starts_with(what)).collect();
-    ensure!(leaks.is_empty(), "{leaks:?}");
+/// Nothing of this kind has been seen.
+fn must_be_kept(suite: &Suite, is_about: impl Fn(&Leak) -> bool) -> Verdict {
+    let leaks = suite.recorder().tell_leaks(is_about);
+    ensure!(leaks.is_empty(), "{}", leaks.join("; "));
     Ok(())
 }
 
@@ -85,7 +86,7 @@ async fn settings(suite: Suite) -> Verdict {
         };
         refused_with(driver.configure_with(request).await, Code::InvalidArgument)?;
     }
-    must_be_kept(&suite, SETTING)
+    must_be_kept(&suite, |leak| leak.secret.starts_with(SETTING))
 }
 
 /// Settings that their schema forbids, with secrets for values.
@@ -145,22 +146,44 @@ async fn credentials(suite: Suite) -> Verdict {
         subject.running(&driver).await?;
         driver.list_ids().await?;
     }
-    must_be_kept(&suite, PASSWORD)
+    must_be_kept(&suite, |leak| leak.secret.starts_with(PASSWORD))
 }
 
 async fn processes(suite: Suite) -> Verdict {
-    let (_driver, _subject, _session) = suite.with_session().await?;
-    let processes = crate::host::processes();
-    if processes.is_empty() {
-        skip!("this host shows no processes in /proc");
+    let (_driver, _subject, session) = suite.with_session().await?;
+    // Whose arguments are seen here if those of the sandbox's processes are.
+    let mark = format!("conformance-{}", crate::random::word());
+    let script = "echo up; while :; do sleep 1; done";
+    let argv = ["/bin/sh", "-c", script, mark.as_str()];
+    let mut marked = Process::start(&suite, &session, program(&argv)).await?;
+    marked.read_until("up").await?;
+    let processes = host::processes();
+    let is_marked = |process: &host::Process| {
+        let arguments = process.arguments();
+        arguments
+            .split(|byte| *byte == 0)
+            .any(|word| word == mark.as_bytes())
+    };
+    if !processes.iter().any(is_marked) {
+        skip!("this host does not show the sandbox's processes in /proc");
     }
-    for process in processes {
-        let place = format!("the arguments of process {}", process.pid);
-        suite.recorder().text(&place, &process.arguments());
-        let place = format!("the environment of process {}", process.pid);
-        suite.recorder().text(&place, &process.environment());
+    let mut seen = Vec::new();
+    for process in &processes {
+        let shown = [
+            ("arguments", process.arguments()),
+            ("environment", process.environment()),
+        ];
+        for (place, bytes) in shown {
+            if let Some(secret) = suite.recorder().secret_in(&bytes) {
+                seen.push(format!(
+                    "{secret} is in the {place} of process {}",
+                    process.pid
+                ));
+            }
+        }
     }
-    must_be_kept(&suite, TOKEN)
+    ensure!(seen.is_empty(), "{}", seen.join("; "));
+    Ok(())
 }
 
 async fn console(suite: Suite) -> Verdict {
@@ -170,7 +193,7 @@ async fn console(suite: Suite) -> Verdict {
         ..Default::default()
     };
     driver.read_console(request).await?.all().await?;
-    must_be_kept(&suite, TOKEN)
+    must_be_kept(&suite, |leak| leak.place == "the answer to ReadConsole")
 }
 
 #[cfg(test)]

@@ -1,17 +1,24 @@
 //! StopSandbox and StartSandbox: one boot after the other, with the workspace kept.
 
+use std::time::Duration;
+
 use cofferdam_proto::compute::v1 as wire;
 use cofferdam_proto::compute::v1::{Sandbox, SandboxState, TerminationReason};
+use tokio::time::Instant;
 use tonic::Code;
 
 use crate::answer::refused_with;
-use crate::case::{Case, Verdict, ensure, run};
+use crate::case::{Case, Verdict, ensure, fail, run, skip};
 use crate::needs::Need;
 use crate::process::{Process, say, shell};
 use crate::suite::Suite;
 
 const STOP_START: &[Need] = &[Need::StopStart];
 const WITH_STREAM: &[Need] = &[Need::StopStart, Need::Supervised];
+
+/// A stop that takes this long tells something about calls beside it. A supervisor gives what runs
+/// below it ten seconds at most.
+const TELLING_STOP: Duration = Duration::from_secs(4);
 
 pub(super) const CASES: &[Case] = &[
     Case {
@@ -29,6 +36,15 @@ pub(super) const CASES: &[Case] = &[
         fix: "kill the whole sandbox when the grace is over",
         needs: WITH_STREAM,
         run: run!(stubborn),
+    },
+    Case {
+        id: "core.stop.others-go-on",
+        source: "rule 5",
+        says: "Calls for different sandboxes do not wait for each other: while one is being \
+               stopped, another is observed and deleted.",
+        fix: "hold no lock of the whole driver while you wait for the platform",
+        needs: WITH_STREAM,
+        run: run!(others_go_on),
     },
     Case {
         id: "core.stop.again",
@@ -102,6 +118,44 @@ async fn stubborn(suite: Suite) -> Verdict {
         subject.must_be_silent(&session).await?;
     }
     Ok(())
+}
+
+async fn others_go_on(suite: Suite) -> Verdict {
+    let (driver, subject, session) = suite.with_session().await?;
+    let neighbour = suite.subject()?;
+    neighbour.ready(&driver).await?;
+    let script = "trap '' TERM INT HUP QUIT; echo up; while :; do sleep 1; done";
+    let mut process = Process::start(&suite, &session, shell(script)).await?;
+    process.read_until("up").await?;
+    let grace = suite.patience();
+    let grace_ms = u64::try_from(grace.as_millis()).unwrap_or(u64::MAX);
+    let patient = driver.within(grace * 2);
+    let begun = Instant::now();
+    let stop = patient.stop(&subject.id, grace_ms);
+    let other = async {
+        driver.get(&neighbour.id).await?;
+        driver.delete(&neighbour.id).await?;
+        neighbour.must_be_gone(&driver).await
+    };
+    tokio::select! {
+        biased;
+        lived = other => lived?,
+        stopped = stop => {
+            stopped?;
+            let took = begun.elapsed();
+            if took < TELLING_STOP {
+                skip!("what does not want to end was stopped at once: nothing could be seen beside it");
+            }
+            fail!(
+                "one sandbox was being stopped for {} s, and another could not be observed and \
+                 deleted meanwhile",
+                took.as_secs()
+            );
+        }
+    }
+    // It takes over from the stop.
+    driver.delete(&subject.id).await?;
+    subject.must_be_gone(&driver).await
 }
 
 async fn stop_again(suite: Suite) -> Verdict {

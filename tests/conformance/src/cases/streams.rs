@@ -3,14 +3,18 @@
 use std::time::Duration;
 
 use cofferdam_proto::compute::v1 as wire;
-use tokio::time::sleep;
+use cofferdam_proto::compute::v1::watch_sandboxes_response::Event;
+use tokio::time::{Instant, sleep};
+use tonic::Code;
 
+use crate::answer::{How, Refused};
 use crate::callback::Shape;
-use crate::case::{Case, Verdict, ensure, run};
+use crate::case::{Case, Stop, Verdict, ensure, fail, run};
+use crate::driver::Driver;
 use crate::needs::Need;
 use crate::process::say;
 use crate::suite::Suite;
-use crate::watcher::Watcher;
+use crate::watcher::{Watcher, describe};
 
 const SUPERVISED: &[Need] = &[Need::Supervised];
 
@@ -24,6 +28,12 @@ const SLOW: Shape = Shape {
 };
 
 const CONNECTIONS: usize = 24;
+
+/// How many sandboxes come and go while somebody does not read, and for how long. Each is told of in
+/// three messages at least.
+const ROUNDS_MIN: usize = 12;
+const ROUNDS_MAX: usize = 100;
+const CHURN_TIME: Duration = Duration::from_secs(3);
 
 pub(super) const CASES: &[Case] = &[
     Case {
@@ -60,6 +70,16 @@ pub(super) const CASES: &[Case] = &[
         fix: "let every watch read the log at its own pace, and bound what is kept for it",
         needs: &[],
         run: run!(unread),
+    },
+    Case {
+        id: "faults.watch.old-cursor",
+        source: "WatchSandboxes",
+        says: "With a cursor: the changes since then, all of them, or OUT_OF_RANGE when it is too \
+               old.",
+        fix: "number the changes; when the first one that is asked for is not kept any more, say \
+              OUT_OF_RANGE",
+        needs: &[],
+        run: run!(aged_cursor),
     },
     Case {
         id: "faults.connections.gone",
@@ -116,23 +136,94 @@ async fn slow(suite: Suite) -> Verdict {
     Ok(())
 }
 
-async fn unread(suite: Suite) -> Verdict {
-    let driver = suite.driver().await?;
-    let idle = suite.driver().await?;
-    let request = wire::WatchSandboxesRequest::default();
-    let unread = idle.watch_with(request).await?;
-    let mut reader = Watcher::synced(&suite, &driver).await?;
-    for _ in 0..4 {
+/// Makes and deletes one sandbox after the other, for some time; a watcher sees all of it.
+async fn churn(suite: &Suite, driver: &Driver, watcher: &mut Watcher) -> Verdict {
+    let begun = Instant::now();
+    let rounds = 1..=ROUNDS_MAX;
+    for _ in rounds.take_while(|round| *round <= ROUNDS_MIN || begun.elapsed() < CHURN_TIME) {
         let subject = suite.subject()?;
-        subject.create(&driver).await?;
-        reader
+        subject.create(driver).await?;
+        watcher
             .state(&subject.id, wire::SandboxState::Running)
             .await?;
         driver.delete(&subject.id).await?;
-        reader.deleted(&subject.id).await?;
+        watcher.deleted(&subject.id).await?;
     }
+    Ok(())
+}
+
+async fn unread(suite: Suite) -> Verdict {
+    let driver = suite.driver().await?;
+    let mut narrow = driver.narrow().await?;
+    let unread = narrow
+        .watch_sandboxes(wire::WatchSandboxesRequest::default())
+        .await
+        .map_err(|status| Stop::failed(format!("a second WatchSandboxes: {status}")))?;
+    let mut reader = Watcher::synced(&suite, &driver).await?;
+    churn(&suite, &driver, &mut reader).await?;
     drop(unread);
     Ok(())
+}
+
+async fn aged_cursor(suite: Suite) -> Verdict {
+    let driver = suite.driver().await?;
+    let mut whole = Watcher::synced(&suite, &driver).await?;
+    let cursor = whole.told.last().map(|last| last.cursor.clone());
+    let cursor = cursor.unwrap_or_default();
+    let from = whole.told.len();
+    churn(&suite, &driver, &mut whole).await?;
+    let elsewhere = suite.driver().await?;
+    let told = |messages: &[wire::WatchSandboxesResponse]| -> Vec<String> {
+        let changes = messages.iter().filter(|message| !is_bookmark(message));
+        changes.map(describe).collect()
+    };
+    let expected = told(&whole.told[from..]);
+    let resumed = resume(&suite, &elsewhere, &cursor, expected.len());
+    let came = match resumed.await {
+        Ok(again) => told(&again.told),
+        // That is how a gateway learns that it has to begin anew.
+        Err(refused) if refused.code() == Some(Code::OutOfRange) => return Ok(()),
+        Err(refused) => return Err(refused.into()),
+    };
+    let is_other = |(came, expected): &(&String, &String)| came != expected;
+    let pairs = came.iter().zip(&expected);
+    if let Some((came, expected)) = pairs.into_iter().find(is_other) {
+        fail!("after an old cursor came {came:?} where another watcher was told {expected:?}");
+    }
+    ensure!(
+        came.len() == expected.len(),
+        "after an old cursor came {} changes, and there were {}",
+        came.len(),
+        expected.len()
+    );
+    Ok(())
+}
+
+/// Watches from a cursor on, until so many changes have come, or nothing more.
+async fn resume(
+    suite: &Suite,
+    driver: &Driver,
+    cursor: &str,
+    changes: usize,
+) -> Result<Watcher, Refused> {
+    let mut watcher = Watcher::open(suite, driver, cursor).await?;
+    let mut count = 0;
+    while count < changes {
+        match watcher.next_within(suite.patience() / 3).await {
+            Ok(Some(message)) => count += usize::from(!is_bookmark(&message)),
+            Ok(None)
+            | Err(Refused {
+                how: How::Silent(_),
+                ..
+            }) => break,
+            Err(refused) => return Err(refused),
+        }
+    }
+    Ok(watcher)
+}
+
+fn is_bookmark(message: &wire::WatchSandboxesResponse) -> bool {
+    matches!(message.event, Some(Event::Bookmark(_)) | None)
 }
 
 async fn connections_gone(suite: Suite) -> Verdict {

@@ -5,6 +5,7 @@ use std::time::Duration;
 use cofferdam_proto::compute::v1 as wire;
 use cofferdam_proto::compute::v1::SandboxState;
 use cofferdam_proto::compute::v1::watch_sandboxes_response::Event;
+use tokio::time::Instant;
 use tonic::Code;
 
 use crate::answer::{How, Refused, code_name};
@@ -13,13 +14,10 @@ use crate::driver::Driver;
 use crate::needs::Need;
 use crate::subject::Subject;
 use crate::suite::Suite;
-use crate::watcher::{Watcher, describe};
+use crate::watcher::{Watcher, describe, is_about};
 
 /// Of the contract, and what a busy machine may add.
 const BOOKMARK_WITHIN: Duration = Duration::from_secs(10 + 3);
-
-/// How long a message that must not come is waited for.
-const QUIET: Duration = Duration::from_millis(500);
 
 const ONE_LOG: &str = "keep one ordered log of changes per process, number each, and let every \
                        watch read from it";
@@ -141,14 +139,6 @@ async fn snapshot(suite: Suite) -> Verdict {
     Ok(())
 }
 
-fn is_about(message: &wire::WatchSandboxesResponse, id: &str) -> bool {
-    match &message.event {
-        Some(Event::Snapshot(sandbox) | Event::Changed(sandbox)) => sandbox.sandbox_id == id,
-        Some(Event::Deleted(deleted)) => deleted.sandbox_id == id,
-        Some(Event::Bookmark(_)) | None => false,
-    }
-}
-
 async fn created_and_deleted(suite: Suite) -> Verdict {
     let driver = suite.driver().await?;
     let mut watcher = Watcher::synced(&suite, &driver).await?;
@@ -206,13 +196,8 @@ async fn order(suite: Suite) -> Verdict {
     let mut watcher = Watcher::synced(&suite, &driver).await?;
     let subject = live(&suite, &driver, &mut watcher).await?;
     // Whatever comes behind its end came too late.
-    let late = watcher.next_within(QUIET).await;
-    drop(late);
-    let about = watcher
-        .told
-        .iter()
-        .filter(|message| is_about(message, &subject.id));
-    let events: Vec<_> = about.collect();
+    watcher.fence(&driver).await?;
+    let events = watcher.about(&subject.id);
     for pair in events.windows(2) {
         let (before, after) = (place(pair[0]), place(pair[1]));
         ensure!(
@@ -338,8 +323,10 @@ async fn resync(suite: Suite) -> Verdict {
 async fn bookmarks(suite: Suite) -> Verdict {
     let driver = suite.driver().await?;
     let mut watcher = Watcher::synced(&suite, &driver).await?;
+    let end = Instant::now() + BOOKMARK_WITHIN;
     loop {
-        match watcher.next_within(BOOKMARK_WITHIN).await {
+        let left = end.saturating_duration_since(Instant::now());
+        match watcher.next_within(left).await {
             Ok(Some(message)) => {
                 if let Some(Event::Bookmark(bookmark)) = &message.event {
                     ensure!(!message.cursor.is_empty(), "a bookmark has no cursor");
@@ -377,14 +364,14 @@ async fn not_deleted(suite: Suite) -> Verdict {
     let request = wire::RecoverSandboxesRequest { items: vec![item] };
     driver.recover_with(request).await?;
     suite.driver().await?.list_ids().await?;
-    while let Ok(Some(_)) = watcher.next_within(QUIET).await {}
+    watcher.fence(&driver).await?;
     for subject in &subjects {
-        let deleted = watcher.told.iter().find(|message| {
-            matches!(&message.event, Some(Event::Deleted(deleted))
-                if deleted.sandbox_id == subject.id)
-        });
+        let told = watcher.about(&subject.id);
+        let is_deleted = |message: &&wire::WatchSandboxesResponse| {
+            matches!(message.event, Some(Event::Deleted(_)))
+        };
         ensure!(
-            deleted.is_none(),
+            !told.iter().any(is_deleted),
             "{} was told to be deleted, and nobody did",
             subject.id
         );

@@ -58,7 +58,6 @@ macro_rules! streaming {
 
 streaming! {
     fingerprint: "Fingerprint" = fingerprint(FingerprintRequest) -> FingerprintResponse;
-    prepare_image: "PrepareImage" = prepare_image(PrepareImageRequest) -> PrepareImageResponse;
     watch_with: "WatchSandboxes" = watch_sandboxes(WatchSandboxesRequest) -> WatchSandboxesResponse;
     read_console: "ReadConsole" = read_console(ReadConsoleRequest) -> ReadConsoleResponse;
     stats: "SandboxStats" = sandbox_stats(SandboxStatsRequest) -> SandboxStatsResponse;

@@ -48,9 +48,10 @@ mod tests {
                 },
             ],
             "summary": {"passed": 1, "failed": 1, "skipped": 1, "duration_ms": 5678},
-            "latencies": [
-                {"what": "create", "samples": 20, "min_ms": 1.5, "median_ms": 2.0, "p90_ms": 3.25},
-            ],
+            "bench": {"latencies": [{
+                "what": "create", "samples": 20,
+                "min_ms": 1.5, "p50_ms": 2.0, "p90_ms": 3.25, "p99_ms": 4.5, "max_ms": 4.5,
+            }]},
         });
         assert_eq!(value, expected);
     }

@@ -1,7 +1,7 @@
 //! The report for people, line by line. The words of a driver are shown with their control
 //! characters escaped: they must not steer a terminal.
 
-use super::{CaseReport, DriverFacts, Latency, Outcome, Summary};
+use super::{Bench, CaseReport, DriverFacts, Latency, Outcome, Summary};
 use crate::Case;
 
 /// A case when it has ended.
@@ -52,21 +52,33 @@ pub fn summary_line(summary: &Summary) -> String {
     format!("{passed} passed, {failed} failed, {skipped} skipped in {seconds:.1} s\n")
 }
 
-/// A table, if anything was measured.
+/// A table of what was measured, and why there is no more of it.
 #[must_use]
-pub fn latency_lines(latencies: &[Latency]) -> String {
-    if latencies.is_empty() {
-        return String::new();
-    }
-    let mut lines = format!(
-        "{:<10} {:>8} {:>10} {:>10} {:>10}\n",
-        "LATENCY", "SAMPLES", "MIN ms", "MEDIAN ms", "P90 ms"
-    );
-    for latency in latencies {
+pub fn bench_lines(bench: &Bench) -> String {
+    let mut lines = String::new();
+    if !bench.latencies.is_empty() {
         lines.push_str(&format!(
-            "{:<10} {:>8} {:>10.2} {:>10.2} {:>10.2}\n",
-            latency.what, latency.samples, latency.min_ms, latency.median_ms, latency.p90_ms
+            "{:<8} {:>7} {:>9} {:>9} {:>9} {:>9} {:>9}\n",
+            "LATENCY", "COUNT", "MIN ms", "P50 ms", "P90 ms", "P99 ms", "MAX ms"
         ));
+    }
+    for Latency {
+        what,
+        samples,
+        min_ms,
+        p50_ms,
+        p90_ms,
+        p99_ms,
+        max_ms,
+    } in &bench.latencies
+    {
+        lines.push_str(&format!(
+            "{what:<8} {samples:>7} {min_ms:>9.2} {p50_ms:>9.2} {p90_ms:>9.2} {p99_ms:>9.2} \
+             {max_ms:>9.2}\n",
+        ));
+    }
+    if let Some(trouble) = &bench.trouble {
+        lines.push_str(&format!("the measurement ended early {}\n", plain(trouble)));
     }
     lines
 }
@@ -117,6 +129,18 @@ mod tests {
         assert_eq!(
             summary_line(&report.summary),
             "1 passed, 1 failed, 1 skipped in 5.7 s\n"
+        );
+    }
+
+    #[test]
+    fn a_measurement_says_how_often_and_how_long() {
+        let mut bench = sample().bench.unwrap();
+        bench.trouble = Some("after 20 rounds: CreateSandbox\u{7} failed".to_owned());
+        assert_eq!(
+            bench_lines(&bench),
+            "LATENCY    COUNT    MIN ms    P50 ms    P90 ms    P99 ms    MAX ms\n\
+             create        20      1.50      2.00      3.25      4.50      4.50\n\
+             the measurement ended early after 20 rounds: CreateSandbox\\u{7} failed\n"
         );
     }
 

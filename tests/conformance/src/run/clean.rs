@@ -12,14 +12,26 @@ use crate::suite::Suite;
 const STRAGGLER_PATIENCE: Duration = Duration::from_secs(3);
 
 /// Deletes what the case has made and not deleted, and listens for who should be gone.
-pub(super) async fn after_case(suite: &Suite) {
+pub(super) async fn after_case(suite: &Suite, case: &str) {
     // A case that has failed may have left it dead.
+    start_again(suite).await;
+    delete_left(suite).await;
+    if let Some(crash) = suite.crash(false).await {
+        suite.add_leak(format!("while what {case} had made was deleted, {crash}"));
+        start_again(suite).await;
+    }
+}
+
+async fn start_again(suite: &Suite) {
     if let Some(program) = suite.program()
-        && !program.is_running().await
+        && !program.is_started().await
         && let Err(problem) = program.start().await
     {
         suite.add_leak(format!("the driver does not start again: {problem}"));
     }
+}
+
+async fn delete_left(suite: &Suite) {
     let made = suite.take_made();
     if made.is_empty() {
         return;

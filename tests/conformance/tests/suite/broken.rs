@@ -71,11 +71,24 @@ async fn must_be_noticed(proof: Proof) {
 
 macro_rules! noticed {
     ($($name:ident: $proof:expr;)*) => {
+        const PROVED: &[Variant] = &[$($proof.variant),*];
+
         $(#[tokio::test(flavor = "multi_thread")]
         async fn $name() {
             must_be_noticed($proof).await;
         })*
     };
+}
+
+/// Proved with a driver that the suite starts.
+const PROVED_STARTED: &[Variant] = &[Variant::IncarnationUnreported];
+
+#[test]
+fn every_broken_rule_has_a_case_that_notices() {
+    let proved: Vec<&Variant> = PROVED.iter().chain(PROVED_STARTED).collect();
+    for variant in Variant::ALL {
+        assert!(proved.contains(&variant), "{variant}: {}", variant.rule());
+    }
 }
 
 noticed! {
@@ -182,6 +195,23 @@ noticed! {
         "core.watch.bad-cursor",
         "with the cursor",
     );
+    a_watcher_that_holds_up_all_others: proof(
+        Variant::UnreadHoldsUp,
+        "faults.watch.unread",
+        "WatchSandboxes has not told that the sandbox is",
+    );
+}
+
+/// One leak is the fault of one case, whatever else looks for secrets in the same run.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leak_is_told_by_the_case_that_is_about_it_alone() {
+    let groups = ["core.create.runs", "core.secrets", "core.answers"];
+    let groups = groups.map(str::to_owned).to_vec();
+    let script = Script::variant(Variant::LeakedSecretInLabel);
+    let report = run(script, groups, 30).await;
+    assert_eq!(report.failed(), ["core.answers.no-secrets"]);
+    let console = case(&report, "core.secrets.console");
+    assert_eq!(console.outcome, Outcome::Passed);
 }
 
 /// What the suite starts, kills and starts again.
@@ -199,19 +229,22 @@ fn program() -> PathBuf {
 
 /// Tries one case on a driver that the suite starts, with this variant.
 async fn started(id: &str, variant: Option<Variant>) -> CaseReport {
+    let words = variant.map(|variant| ["--variant", variant.name()]);
+    let report = started_with(&[id], words.as_ref().map_or(&[], |words| words)).await;
+    case(&report, id).clone()
+}
+
+async fn started_with(cases: &[&str], words: &[&str]) -> Report {
     let mut place = Place::new();
-    place.options.cases = vec![id.to_owned()];
+    place.options.cases = cases.iter().map(|case| (*case).to_owned()).collect();
     place.options.start_command = vec![
         program().into(),
         "--socket".into(),
         place.options.socket.clone().into(),
     ];
-    if let Some(variant) = variant {
-        let words = ["--variant".into(), variant.name().into()];
-        place.options.start_command.extend(words);
-    }
-    let report = place.run().await.unwrap();
-    case(&report, id).clone()
+    let words = words.iter().map(Into::into);
+    place.options.start_command.extend(words);
+    place.run().await.unwrap()
 }
 
 #[track_caller]
@@ -240,4 +273,33 @@ async fn sandboxes_that_are_forgotten_with_their_driver() {
     );
     let report = started("faults.restart.sandboxes-stay", None).await;
     must_have_failed(&report, "GONE");
+}
+
+/// What was answered is the driver's responsibility: GONE is no answer to that.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_create_that_was_answered_and_is_forgotten() {
+    let report = started("faults.kill.create-forgotten", None).await;
+    must_have_failed(
+        &report,
+        "the create was answered, and after the driver's death it is GONE",
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_driver_that_dies_of_a_call_fails_the_case_that_made_it() {
+    let script = tempfile::NamedTempFile::new().unwrap();
+    let text = r#"{"rules": [{"rpc": "StopSandbox", "times": 1, "fault": {"abort": {}}}]}"#;
+    std::fs::write(script.path(), text).unwrap();
+    let path = script.path().to_str().unwrap();
+    let cases = [
+        "core.delete.unknown",
+        "core.stop.stopped",
+        "core.get.unknown",
+    ];
+    let report = started_with(&cases, &["--script", path]).await;
+    assert_eq!(report.failed(), ["core.stop.stopped"]);
+    let failed = case(&report, "core.stop.stopped");
+    must_have_failed(failed, "the driver has ended by itself (signal: 6");
+    let fix = failed.fix.clone().unwrap_or_default();
+    assert!(fix.contains("goes on"), "{fix:?}");
 }

@@ -5,7 +5,33 @@ use cofferdam_tests::container::{Containers, IMAGE, Kind};
 use cofferdam_tests::engine::Engine;
 use cofferdam_tests::need;
 
-use crate::support::{Place, libexec};
+use crate::support::{Place, libexec, must_have_skipped};
+
+/// What it does not claim, or nobody can see.
+const SKIPPED: &[&str] = &[
+    "core.delete.paused",
+    "command.run.output",
+    "command.run.exit-codes",
+    "command.run.arguments",
+    "command.run.files",
+    "command.run.idempotent",
+    "command.run.cancelled",
+    "command.run.large-output",
+    "command.run.timeout",
+    "command.run.deleted",
+    "command.run.refused",
+    "snapshot.pause.freezes",
+    "snapshot.pause.idempotent",
+    "snapshot.pause.told",
+    "snapshot.pause.deleted",
+    "snapshot.pause.unknown",
+    "snapshot.store.restores",
+    "snapshot.store.identity",
+    "snapshot.store.independent",
+    "snapshot.store.idempotent",
+    "snapshot.store.deleted",
+    "snapshot.store.unknown",
+];
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_docker_driver_is_conformant() {
@@ -31,5 +57,5 @@ async fn conforms(kind: Kind, settings: &str) {
     ];
     let report = place.run().await.unwrap();
     assert_eq!(report.failed(), Vec::<&str>::new());
-    assert!(report.summary.passed > 20, "{:?}", report.summary);
+    must_have_skipped(&report, SKIPPED);
 }

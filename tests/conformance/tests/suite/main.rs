@@ -9,3 +9,5 @@ mod containers;
 mod fake;
 mod process;
 mod support;
+mod tiers;
+mod twisted;

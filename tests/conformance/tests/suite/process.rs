@@ -2,7 +2,34 @@
 
 use cofferdam_conformance::Config;
 
-use crate::support::{Place, libexec};
+use crate::support::{Place, libexec, must_have_skipped};
+
+/// What it does not claim, or nobody can see.
+const SKIPPED: &[&str] = &[
+    "core.delete.paused",
+    "core.ending.no-image",
+    "command.run.output",
+    "command.run.exit-codes",
+    "command.run.arguments",
+    "command.run.files",
+    "command.run.idempotent",
+    "command.run.cancelled",
+    "command.run.large-output",
+    "command.run.timeout",
+    "command.run.deleted",
+    "command.run.refused",
+    "snapshot.pause.freezes",
+    "snapshot.pause.idempotent",
+    "snapshot.pause.told",
+    "snapshot.pause.deleted",
+    "snapshot.pause.unknown",
+    "snapshot.store.restores",
+    "snapshot.store.identity",
+    "snapshot.store.independent",
+    "snapshot.store.idempotent",
+    "snapshot.store.deleted",
+    "snapshot.store.unknown",
+];
 
 fn is_root() -> bool {
     rustix::process::geteuid().is_root()
@@ -32,7 +59,7 @@ async fn the_process_driver_is_conformant() {
     let report = place.run().await.unwrap();
     remove_cgroup(&cgroup);
     assert_eq!(report.failed(), Vec::<&str>::new());
-    assert!(report.summary.passed > 20, "{:?}", report.summary);
+    must_have_skipped(&report, SKIPPED);
 }
 
 /// The driver's own, in every hierarchy. One that is not empty stays, and fails the test.

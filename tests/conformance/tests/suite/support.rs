@@ -4,7 +4,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 
 use cofferdam_conformance::report::case_lines;
-use cofferdam_conformance::{CannotRun, Config, Options, Report};
+use cofferdam_conformance::{CannotRun, Config, Options, Outcome, Report};
 use tokio_util::sync::CancellationToken;
 
 /// A directory of its own, and what a run is told.
@@ -41,6 +41,20 @@ impl Place {
         let tell = |case: &cofferdam_conformance::CaseReport| print!("{}", case_lines(case));
         cofferdam_conformance::run(self.options.clone(), tell).await
     }
+}
+
+/// What could not be tried, in the order of the cases. Whoever wants it to be otherwise says so here:
+/// nothing is skipped unseen.
+#[track_caller]
+pub(crate) fn must_have_skipped(report: &Report, expected: &[&str]) {
+    let skipped = report.cases.iter();
+    let skipped = skipped.filter(|case| case.outcome == Outcome::Skipped);
+    let reasons: Vec<_> = skipped
+        .clone()
+        .map(|case| (case.id, &case.reason))
+        .collect();
+    let skipped: Vec<_> = skipped.map(|case| case.id).collect();
+    assert_eq!(skipped, expected, "{reasons:#?}");
 }
 
 /// Where `cargo xtask test` has put what a sandbox needs.
