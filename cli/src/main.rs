@@ -22,6 +22,7 @@ mod environment;
 mod error;
 mod libexec;
 mod mount;
+mod name;
 mod outcome;
 mod places;
 mod render;

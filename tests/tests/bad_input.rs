@@ -163,6 +163,37 @@ fn an_image_that_a_driver_cannot_use_is_told_once() {
         .says(["--image", "images from a registry"]);
 }
 
+/// Neither what is asked for nor the answer may be larger than what carries it.
+#[test]
+fn an_absurd_name_is_refused_in_so_many_words() {
+    let gateway = TestGateway::start();
+    let long = "x".repeat(70_000);
+    let path = format!("{long}:/workspace/x");
+    for args in [
+        &["exec", &long, "true"][..],
+        &["inspect", &long],
+        &["stop", &long],
+        &["rm", &long],
+        &["cp", "/etc/hostname", &path],
+        &["logs", &long],
+        &["create", "--name", &long],
+        &["create", "--driver", &long],
+        &["create", "--user", &long],
+    ] {
+        let ran = gateway.run(args);
+        ran.exited(125);
+        let (first, told) = (args[0], &ran.stderr);
+        assert!(!told.contains("h2 "), "{first}: {told:.300}");
+        assert!(!told.contains("http2"), "{first}: {told:.300}");
+        assert!(told.len() < 8000, "{first}: {told:.300}");
+        assert!(
+            told.contains("63 ") || told.contains("xxx"),
+            "{first}: {told:.300}"
+        );
+    }
+    gateway.ok(["ls"]);
+}
+
 #[test]
 fn a_name_is_taken_once_and_free_again() {
     let gateway = TestGateway::start();

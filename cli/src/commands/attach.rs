@@ -6,6 +6,7 @@ use super::missing;
 use crate::cli::Global;
 use crate::connect::{self, Client, QUERY, within};
 use crate::error::CommandError;
+use crate::name;
 use crate::session::{Opening, Plan, ReconnectFlags, follow};
 use crate::ui::Ui;
 
@@ -31,6 +32,7 @@ pub(crate) struct Args {
 }
 
 pub(crate) async fn run(args: Args, global: &Global, ui: &Ui) -> Result<u8, CommandError> {
+    name::check([&args.execution])?;
     let client = connect::client(global)?;
     let execution = get(client.clone(), args.execution).await?;
     let from_offset = match (args.from_offset, args.from_start) {

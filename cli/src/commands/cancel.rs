@@ -6,6 +6,7 @@ use super::{Each, missing};
 use crate::cli::Global;
 use crate::connect::{self, OPERATION, within};
 use crate::error::CommandError;
+use crate::name;
 use crate::ui::Ui;
 use crate::units::parse_duration_ms;
 use crate::view::execution::ExecutionView;
@@ -22,6 +23,7 @@ pub(crate) struct Args {
 }
 
 pub(crate) async fn run(args: Args, global: &Global, ui: &Ui) -> Result<u8, CommandError> {
+    name::check(&args.executions)?;
     // 0 means the default there; the shortest grace is as good as none.
     let grace_ms = args.grace.map_or(0, |grace| grace.max(1));
     cancel(args.executions, grace_ms, global, ui).await

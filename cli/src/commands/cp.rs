@@ -8,6 +8,7 @@ use crate::cli::Global;
 use crate::connect::{self, Client};
 use crate::copy::{Copied, Spot, download, upload};
 use crate::error::{CommandError, Kind};
+use crate::name;
 use crate::outcome::signal_code;
 use crate::ui::Ui;
 use crate::units::show_size;
@@ -54,7 +55,9 @@ fn check(args: &Args) -> Result<(), CommandError> {
             "one sandbox to another is not possible directly",
         )
         .hint("go through a pipe: cofferdam cp A:DIR - | cofferdam cp - B:DIR")),
-        (Spot::Sandbox { .. }, _) | (_, Spot::Sandbox { .. }) => Ok(()),
+        (Spot::Sandbox { sandbox, .. }, _) | (_, Spot::Sandbox { sandbox, .. }) => {
+            name::check([sandbox])
+        }
         _ => Err(CommandError::usage("neither of the two is in a sandbox")
             .hint("write SANDBOX:PATH for the one that is")),
     }

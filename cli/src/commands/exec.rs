@@ -11,6 +11,7 @@ use crate::cli::Global;
 use crate::connect::{self, Client, QUERY, within};
 use crate::environment::{EnvironmentFlags, parse_pair};
 use crate::error::CommandError;
+use crate::name;
 use crate::session::{Opening, Plan, ReconnectFlags, follow, idempotency_key, pty_like_ours};
 use crate::ui::Ui;
 use crate::units::{parse_size, parse_time_limit_ms};
@@ -92,6 +93,7 @@ impl ExecutionFlags {
 }
 
 pub(crate) async fn run(args: Args, global: &Global, ui: &Ui) -> Result<u8, CommandError> {
+    name::check([&args.sandbox])?;
     let mut request = args.execution.request(to_argv(args.command), ui)?;
     request.place = Some(Place::Sandbox(args.sandbox));
     request.user = args.user.unwrap_or_default();

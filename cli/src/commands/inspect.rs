@@ -7,6 +7,7 @@ use super::DONE;
 use crate::cli::Global;
 use crate::connect::{self, Client, QUERY, within};
 use crate::error::CommandError;
+use crate::name;
 use crate::ui::Ui;
 use crate::view::execution::{self, ExecutionView};
 use crate::view::sandbox::{self, SandboxView};
@@ -21,6 +22,7 @@ pub(crate) struct Args {
 }
 
 pub(crate) async fn run(args: Args, global: &Global, ui: &Ui) -> Result<u8, CommandError> {
+    name::check([&args.id])?;
     let client = connect::client(global)?;
     // A sandbox may be named like an execution: what the id looks like only says where to ask
     // first, and whose "not found" is shown.

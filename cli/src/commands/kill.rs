@@ -7,6 +7,7 @@ use super::{Each, cancel, missing};
 use crate::cli::Global;
 use crate::connect::{self, QUERY, within};
 use crate::error::CommandError;
+use crate::name;
 use crate::outcome::{parse_signal, signal_name};
 use crate::ui::Ui;
 
@@ -25,6 +26,7 @@ pub(crate) struct Args {
 }
 
 pub(crate) async fn run(args: Args, global: &Global, ui: &Ui) -> Result<u8, CommandError> {
+    name::check(&args.executions)?;
     let Some(signal) = args.signal else {
         return cancel::cancel(args.executions, NO_GRACE_MS, global, ui).await;
     };

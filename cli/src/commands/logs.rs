@@ -13,6 +13,7 @@ use super::{DONE, missing};
 use crate::cli::Global;
 use crate::connect::{self, Client, QUERY, within};
 use crate::error::{CommandError, Kind};
+use crate::name;
 use crate::session::{
     Backoff, Chunk, Cursor, ReconnectFlags, Stream, Writer, is_cut, missing_output,
 };
@@ -40,6 +41,7 @@ pub(crate) struct Args {
 }
 
 pub(crate) async fn run(args: Args, global: &Global, ui: &Ui) -> Result<u8, CommandError> {
+    name::check([&args.execution])?;
     let client = connect::client(global)?;
     let mut reader = Reader {
         client,

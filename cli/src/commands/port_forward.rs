@@ -22,6 +22,7 @@ use super::DONE;
 use crate::cli::Global;
 use crate::connect::{self, Client, QUERY, within};
 use crate::error::CommandError;
+use crate::name;
 use crate::ui::Ui;
 
 /// Connections at a time: each holds a stream open, and has its windows.
@@ -61,6 +62,7 @@ impl Ports {
 }
 
 pub(crate) async fn run(args: Args, global: &Global, ui: &Ui) -> Result<u8, CommandError> {
+    name::check([&args.sandbox])?;
     let mut client = connect::client(global)?;
     // A sandbox that is not there is told now, not at the first connection.
     let request = GetSandboxRequest {

@@ -8,6 +8,7 @@ use super::Each;
 use crate::cli::Global;
 use crate::connect::{self, Client, OPERATION, QUERY, within};
 use crate::error::{CommandError, Kind};
+use crate::name;
 use crate::ui::Ui;
 
 /// Remove sandboxes with all that is in them.
@@ -25,6 +26,7 @@ pub(crate) struct Args {
 }
 
 pub(crate) async fn run(args: Args, global: &Global, ui: &Ui) -> Result<u8, CommandError> {
+    name::check(&args.sandboxes)?;
     let client = connect::client(global)?;
     let mut each = Each::default();
     for sandbox in &args.sandboxes {

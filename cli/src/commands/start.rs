@@ -6,6 +6,7 @@ use super::Each;
 use crate::cli::Global;
 use crate::connect::{self, OPERATION, within};
 use crate::error::CommandError;
+use crate::name;
 use crate::ui::Ui;
 use crate::view::sandbox::SandboxView;
 
@@ -18,6 +19,7 @@ pub(crate) struct Args {
 }
 
 pub(crate) async fn run(args: Args, global: &Global, ui: &Ui) -> Result<u8, CommandError> {
+    name::check(&args.sandboxes)?;
     let mut client = connect::client(global)?;
     let mut each = Each::default();
     for sandbox in args.sandboxes {

@@ -8,6 +8,9 @@ use crate::execution::Executions;
 use crate::model::{ExecutionFacts, ExecutionId};
 use crate::sandbox::{Sandbox, Sandboxes};
 
+/// Of ids and names.
+const ID_BYTES_MAX: usize = 63;
+
 /// A caller, as the kernel knows him.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Caller {
@@ -53,6 +56,14 @@ impl Caller {
                 "give the id or name of a sandbox",
             ));
         }
+        // No sandbox can have it, and no list of those that exist is of help.
+        if name.len() > ID_BYTES_MAX {
+            let message = format!(
+                "an id or name of a sandbox has at most {ID_BYTES_MAX} characters, not {}",
+                name.len()
+            );
+            return Err(ApiError::field("sandbox", message));
+        }
         all.find(name)
             .filter(|sandbox| self.sees(sandbox.view().facts.owner_uid))
             .ok_or_else(|| ApiError::no_sandbox(name))
@@ -63,6 +74,13 @@ impl Caller {
         all: &Executions,
         text: &str,
     ) -> Result<(ExecutionId, std::sync::Arc<ExecutionFacts>), ApiError> {
+        if text.len() > ID_BYTES_MAX {
+            let message = format!(
+                "an execution's id has at most {ID_BYTES_MAX} characters, not {}",
+                text.len()
+            );
+            return Err(ApiError::field("execution_id", message));
+        }
         let missing = || ApiError::no_execution(text);
         let id = ExecutionId::parse(text).map_err(|_| missing())?;
         let facts = all.facts(&id).await?.ok_or_else(missing)?;

@@ -96,8 +96,47 @@ impl ApiError {
     }
 }
 
+/// What callers see travels in HTTP/2 headers, of which a client takes 16 KiB at most, encoded: a text
+/// that quotes what a caller has sent is cut.
+const TEXT_BYTES_MAX: usize = 1500;
+const VIOLATIONS_BYTES_MAX: usize = 4000;
+const FIELD_BYTES_MAX: usize = 200;
+
+fn bounded(text: &mut String, bytes_max: usize) {
+    if text.len() > bytes_max {
+        let bytes = text.len();
+        text.truncate(text.floor_char_boundary(bytes_max));
+        text.push_str(&format!("… ({bytes} bytes)"));
+    }
+}
+
+/// The first ones, and how many more there are.
+fn bounded_violations(violations: &mut Vec<Violation>) {
+    let mut bytes = 0;
+    for violation in violations.iter_mut() {
+        bounded(&mut violation.field, FIELD_BYTES_MAX);
+        bounded(&mut violation.message, TEXT_BYTES_MAX);
+    }
+    let fits = violations.iter().take_while(|violation| {
+        bytes += violation.field.len() + violation.message.len();
+        bytes <= VIOLATIONS_BYTES_MAX
+    });
+    let fits = fits.count();
+    if fits < violations.len() {
+        let more = violations.len() - fits;
+        violations.truncate(fits);
+        violations.push(Violation {
+            field: String::new(),
+            message: format!("and {more} more problems"),
+        });
+    }
+}
+
 impl From<ApiError> for Status {
-    fn from(error: ApiError) -> Self {
+    fn from(mut error: ApiError) -> Self {
+        bounded(&mut error.message, TEXT_BYTES_MAX);
+        bounded(&mut error.hint, TEXT_BYTES_MAX);
+        bounded_violations(&mut error.violations);
         let request_id = format!("req-{:016x}", rand::random::<u64>());
         tracing::debug!(
             request.id = request_id,
@@ -249,4 +288,54 @@ fn output(error: &crate::output::OutputError) -> ApiError {
         "OUTPUT_FAILED",
         format!("the stored output cannot be read: {error}"),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a client takes of headers, by default.
+    const HEADERS_BYTES_MAX: usize = 16 << 10;
+
+    fn header_bytes(error: ApiError) -> usize {
+        let status = Status::from(error);
+        let headers = status.into_http::<()>().into_parts().0.headers;
+        let bytes = headers
+            .iter()
+            .map(|(name, value)| name.as_str().len() + value.len());
+        bytes.sum()
+    }
+
+    #[test]
+    fn whatever_a_caller_has_sent_the_answer_fits_into_headers() {
+        for text in ["x".repeat(70_000), "ß".repeat(70_000)] {
+            let violation = || Violation {
+                field: text.clone(),
+                message: text.clone(),
+            };
+            for error in [
+                ApiError::no_sandbox(&text),
+                ApiError::field(&text, &text),
+                ApiError::invalid("INVALID_SPEC", (0..900).map(|_| violation()).collect()),
+                ApiError::new(Code::Internal, "X", &text).hint(&text),
+            ] {
+                let bytes = header_bytes(error);
+                assert!(bytes < HEADERS_BYTES_MAX, "{bytes}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_fits_is_told_as_it_is() {
+        let mut text = "x".repeat(TEXT_BYTES_MAX);
+        bounded(&mut text, TEXT_BYTES_MAX);
+        assert_eq!(text.len(), TEXT_BYTES_MAX);
+        let one = |message: &str| Violation {
+            field: "memory_bytes".to_owned(),
+            message: message.to_owned(),
+        };
+        let mut some = vec![one("too small"), one("too large")];
+        bounded_violations(&mut some);
+        assert_eq!(some.len(), 2);
+    }
 }
