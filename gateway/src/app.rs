@@ -142,6 +142,7 @@ impl App {
             running_max: config.executions.running_max,
             queue_max: config.executions.queue_max,
             cancel_grace: config.executions.cancel_grace,
+            session_timeout: config.session_timeout,
             tasks: tasks.clone(),
             cancel: tasks_cancel.clone(),
         });

@@ -9,6 +9,7 @@ mod driver_death;
 mod exec;
 mod faults;
 mod files;
+mod frozen;
 mod full_disk;
 mod gateway_death;
 mod new_driver;

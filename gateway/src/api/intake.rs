@@ -27,8 +27,8 @@ use crate::driver::{Driver, DriverState, DriverView, Registry, Violation};
 use crate::model::{
     DriverName, SandboxFacts, SandboxId, SandboxName, SandboxSpec, SandboxState, UnixMillis,
 };
-use crate::sandbox::NewSandbox;
 use crate::sandbox::admission::{self, ExecutionNeeds, Problems, Wishes};
+use crate::sandbox::{NewSandbox, is_session_lost};
 use crate::store::IdempotencyKey;
 
 /// How long a request waits for its driver's connection.
@@ -144,6 +144,13 @@ pub(super) fn not_ready(facts: &SandboxFacts) -> ApiError {
         SandboxState::Stopped => (
             "SANDBOX_NOT_READY",
             format!("start it: cofferdam start {name}"),
+        ),
+        _ if is_session_lost(facts) => (
+            "SANDBOX_NOT_READY",
+            format!(
+                "it is ready again when its supervisor answers; to end what runs in it: cofferdam \
+                 stop {name} && cofferdam start {name}"
+            ),
         ),
         _ => ("SANDBOX_NOT_READY", String::new()),
     };

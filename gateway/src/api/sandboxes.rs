@@ -16,7 +16,7 @@ use super::{Api, convert};
 use crate::driver::{Capabilities, Driver, DriverState, DriverView};
 use crate::model::SandboxState;
 use crate::sandbox::admission::{ExecutionNeeds, Problems};
-use crate::sandbox::{Ended, Sandbox, SandboxView, WishError, is_settled};
+use crate::sandbox::{Ended, Sandbox, SandboxView, WishError, is_session_lost, is_settled};
 
 const STOP_GRACE_DEFAULT: Duration = Duration::from_secs(10);
 /// How long a caller waits for a driver that has gone: one that is restarted is back much sooner.
@@ -54,7 +54,9 @@ impl Api {
             let id = sandbox.id().to_string();
             let view = sandbox
                 .wait_for(|view| {
-                    view.facts.state == SandboxState::Ready || is_settled(view.facts.state)
+                    view.facts.state == SandboxState::Ready
+                        || is_settled(view.facts.state)
+                        || is_session_lost(&view.facts)
                 })
                 .await
                 .map_err(ended(&id))?;
@@ -180,7 +182,9 @@ impl Api {
             let facts = &view.facts;
             let answered =
                 !was_stopped || facts.state_time > before || facts.state != SandboxState::Stopped;
-            facts.state == SandboxState::Ready || (answered && is_settled(facts.state))
+            facts.state == SandboxState::Ready
+                || is_session_lost(facts)
+                || (answered && is_settled(facts.state))
         });
         let done = self.while_reached(&sandbox, started).await?;
         let done = done.map_err(ended(name))?;

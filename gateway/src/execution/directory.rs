@@ -39,6 +39,7 @@ pub struct ExecutionsOptions {
     pub running_max: usize,
     pub queue_max: usize,
     pub cancel_grace: Duration,
+    pub session_timeout: Duration,
     pub tasks: TaskTracker,
     pub cancel: CancellationToken,
 }
@@ -52,6 +53,7 @@ pub(super) struct Shared {
     pub(super) sandboxes: Sandboxes,
     pub(super) places: Places,
     pub(super) cancel_grace: Duration,
+    pub(super) session_timeout: Duration,
     pub(super) cancel: CancellationToken,
     output_dir: PathBuf,
     unfinished_max: usize,
@@ -144,6 +146,7 @@ impl Executions {
                 places: Places::new(options.running_max),
                 driver_names: driver_names.collect(),
                 cancel_grace: options.cancel_grace,
+                session_timeout: options.session_timeout,
                 cancel: options.cancel,
                 output_dir: options.output_dir,
                 unfinished_max: options.running_max.saturating_add(options.queue_max),

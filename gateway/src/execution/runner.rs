@@ -21,7 +21,7 @@ use crate::model::{
     Ending, Environment, ExecutionFacts, ExecutionReason, ExecutionState, SandboxState, UnixMillis,
 };
 use crate::output::OutputLog;
-use crate::sandbox::{NewSandbox, Sandbox, SandboxView, Use, is_settled};
+use crate::sandbox::{NewSandbox, Sandbox, SandboxView, Use, is_session_lost, is_settled};
 use crate::state_dir::Trouble;
 use crate::units::show_size;
 
@@ -322,7 +322,9 @@ impl Runner {
         let wait = async move {
             loop {
                 let now = view.borrow_and_update().clone();
-                if is_settled(now.facts.state) {
+                // What runs may outlive the wait for a session; what is to be started does not wait.
+                let is_hopeless = !started && is_session_lost(&now.facts);
+                if is_settled(now.facts.state) || is_hopeless {
                     return Err(ending::of_sandbox_end(&now.facts, asked, started));
                 }
                 if let Some(session) = now.session.clone()
@@ -342,7 +344,8 @@ impl Runner {
     }
 
     /// Waits for something while the caller may cancel, leave or send. A process that has been
-    /// started is not given up by a kill: the kill waits for the session that can carry it out.
+    /// started is not given up by a kill: the kill waits for the session that can carry it out, as
+    /// long as a session may take.
     pub(super) async fn interruptible<T>(
         &mut self,
         what: impl Future<Output = T>,
@@ -381,10 +384,14 @@ impl Runner {
                     return Err(ending::of_kill(kill));
                 }
             }
-            if let Some(kill) = &self.kill
-                && !started
-            {
-                return Err(ending::of_kill(kill));
+            match &self.kill {
+                Some(kill) if !started => return Err(ending::of_kill(kill)),
+                Some(_) => {
+                    let patience = self.kill_grace + self.shared.session_timeout;
+                    self.kill_deadline
+                        .get_or_insert_with(|| Instant::now() + patience);
+                }
+                None => {}
             }
         }
     }

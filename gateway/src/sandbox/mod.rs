@@ -316,6 +316,11 @@ impl InUse {
     }
 }
 
+/// What runs in it may live on; nothing can be started in it before its session is back.
+pub fn is_session_lost(facts: &SandboxFacts) -> bool {
+    facts.state == SandboxState::Provisioning && facts.reason == state::SESSION_LOST
+}
+
 /// Nothing of it will ever run again without somebody's doing.
 pub fn is_settled(state: SandboxState) -> bool {
     matches!(

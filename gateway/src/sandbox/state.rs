@@ -10,6 +10,10 @@
 //!   every state ── Delete, expired, idle ──► DELETING ── driver: nothing left ──► DELETED
 //! ```
 //!
+//! One whose session is lost although its driver says that it runs is waited for: what is in it may
+//! live, and its supervisor may come back. It is PROVISIONING, for `SESSION_DOWN` and, once the time
+//! for that is over, `SESSION_LOST`.
+//!
 //! It knows nothing of tasks, stores, drivers or clocks; `task.rs` performs the effects and feeds
 //! their results back as events. At most one driver call of a sandbox is under way: a later one
 //! replaces it, and what a replaced one answers counts for nothing.
@@ -17,6 +21,7 @@
 mod answers;
 #[cfg(test)]
 mod tests;
+mod waiting;
 #[cfg(test)]
 mod walk;
 mod wanted;
@@ -24,6 +29,8 @@ mod wanted;
 use std::time::Duration;
 
 use self::answers::{call_failed, created, retry, settled, stopped};
+pub(super) use self::waiting::SESSION_LOST;
+use self::waiting::{SESSION_DOWN, ready_timeout};
 use self::wanted::{leave, start, stop};
 use super::readiness::{Readiness, SessionState, compose};
 use crate::model::{ObservedState, SandboxState, TerminationReason};
@@ -109,7 +116,8 @@ pub(super) enum Event {
     /// The driver says for certain that it is not there any more.
     Gone,
     SessionUp,
-    SessionDown,
+    /// Says why.
+    SessionDown(String),
     /// What later processes inherit is bound, or can never be.
     Configured(Result<(), String>),
     Stop,
@@ -217,7 +225,7 @@ pub(super) fn step(state: &mut State, event: Event) -> Vec<Effect> {
         Event::DeleteEnded(_) => vec![],
         Event::Observed(seen) => observe(state, seen),
         Event::Unseen(why) => {
-            if state.phase == SandboxState::Provisioning {
+            if state.phase == SandboxState::Provisioning && !state.lacks_session() {
                 state.message = why;
             }
             vec![]
@@ -230,9 +238,13 @@ pub(super) fn step(state: &mut State, event: Event) -> Vec<Effect> {
             effects.push(Effect::Configure);
             effects
         }
-        Event::SessionDown => {
+        Event::SessionDown(why) => {
             state.session = SessionState::Down;
-            evaluate(state)
+            let effects = evaluate(state);
+            if state.phase == SandboxState::Provisioning && state.lacks_session() {
+                state.message = format!("its supervisor's session ended: {why}");
+            }
+            effects
         }
         Event::Configured(Ok(())) if state.session == SessionState::Up => {
             state.session = SessionState::Configured;
@@ -267,7 +279,7 @@ fn step_leaving(state: &mut State, event: Event) -> Vec<Effect> {
             state.message = failure.message;
             vec![state.backoff()]
         }
-        Event::SessionDown => {
+        Event::SessionDown(_) => {
             state.session = SessionState::Down;
             vec![]
         }
@@ -279,6 +291,7 @@ fn resume(state: &mut State) -> Vec<Effect> {
     match state.phase {
         // The create may or may not have been sent.
         SandboxState::Queued | SandboxState::Provisioning => {
+            state.was_ready = state.lacks_session();
             state.call = Some(Call::Settle);
             vec![Effect::ArmReadyTimer, Effect::Settle]
         }
@@ -288,7 +301,7 @@ fn resume(state: &mut State) -> Vec<Effect> {
             state.was_ready = true;
             state.enter(
                 SandboxState::Provisioning,
-                "",
+                SESSION_DOWN,
                 "waiting for the supervisor after a restart of the gateway",
             );
             state.call = Some(Call::Settle);
@@ -309,6 +322,10 @@ fn observe(state: &mut State, seen: Seen) -> Vec<Effect> {
     if seen.boots > state.boots {
         state.boots = seen.boots;
         state.was_ready = false;
+        if state.lacks_session() {
+            // Of the boot before: this one's has never been up.
+            state.reason.clear();
+        }
     }
     let ended = seen.ended.clone();
     // A start is under way: "stopped" is old news until it is answered.
@@ -355,7 +372,11 @@ fn evaluate(state: &mut State) -> Vec<Effect> {
             vec![Effect::DisarmReadyTimer, Effect::Persist]
         }
         (Readiness::Waiting(what), SandboxState::Ready) => {
-            state.enter(SandboxState::Provisioning, "", what);
+            let reason = match state.session {
+                SessionState::Configured => "",
+                SessionState::Up | SessionState::Down => SESSION_DOWN,
+            };
+            state.enter(SandboxState::Provisioning, reason, what);
             vec![Effect::ArmReadyTimer, Effect::Persist]
         }
         (Readiness::Leaving, SandboxState::Ready) => {
@@ -363,7 +384,9 @@ fn evaluate(state: &mut State) -> Vec<Effect> {
             vec![Effect::ArmReadyTimer, Effect::Persist]
         }
         (Readiness::Waiting(what), _) => {
-            what.clone_into(&mut state.message);
+            if !state.lacks_session() {
+                what.clone_into(&mut state.message);
+            }
             vec![]
         }
         (Readiness::Leaving, _) => vec![],
@@ -390,39 +413,4 @@ fn fail(state: &mut State, reason: &str, message: impl Into<String>) -> Vec<Effe
     state.call = None;
     state.was_ready = false;
     vec![Effect::DisarmReadyTimer, Effect::Persist]
-}
-
-fn ready_timeout(state: &mut State, driver: &str, is_away: bool) -> Vec<Effect> {
-    if state.phase != SandboxState::Provisioning && state.phase != SandboxState::Queued {
-        return vec![];
-    }
-    let waits_for_driver = match state.call {
-        Some(Call::Settle) => state.boots > 0,
-        Some(Call::Start) => is_away,
-        _ => false,
-    };
-    if waits_for_driver {
-        // Silence is no death, and its workspace is there: it is asked for as long as it takes.
-        return vec![Effect::ArmReadyTimer];
-    }
-    let what = compose(state.seen, state.session, state.was_ready);
-    let missing = match what {
-        Readiness::Waiting(what) => what,
-        _ => "it did not become ready",
-    };
-    let detail = if state.message.is_empty() || state.message == missing {
-        String::new()
-    } else {
-        format!("; last: {}", state.message)
-    };
-    let reason = if state.seen == Some(ObservedState::Running) {
-        "SESSION_TIMEOUT"
-    } else {
-        "CREATE_TIMEOUT"
-    };
-    fail(
-        state,
-        reason,
-        format!("not ready in time: {missing}{detail} ({driver})"),
-    )
 }

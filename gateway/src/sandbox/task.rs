@@ -439,11 +439,11 @@ impl Task {
     }
 
     async fn session_changed(&mut self, session: Option<Session>) {
-        let had = self.session.is_some();
-        self.session = session;
+        let earlier = std::mem::replace(&mut self.session, session);
         self.abort_configure();
-        if had {
-            self.handle(Outcome::event(Event::SessionDown)).await;
+        if let Some(earlier) = earlier {
+            let down = Event::SessionDown(earlier.end_reason());
+            self.handle(Outcome::event(down)).await;
         }
         if self.session.is_some() {
             debug!(sandbox.id = %self.facts.id, "supervisor session up");

@@ -102,7 +102,10 @@ pub struct Sandbox {
     pub driver: ::prost::alloc::string::String,
     #[prost(enumeration = "SandboxState", tag = "4")]
     pub state: i32,
-    /// Typed reason of FAILED and STOPPED ("IMAGE_NOT_FOUND", "OOM_KILLED", "SESSION_TIMEOUT" …), and one sentence.
+    /// Typed reason of FAILED and STOPPED ("IMAGE_NOT_FOUND", "OOM_KILLED", "SESSION_TIMEOUT" …), and one sentence. A sandbox
+    /// that was READY and has lost its supervisor's session while its driver says that it runs is PROVISIONING, since
+    /// `state_time_unix_ms`: "SESSION_DOWN", and once timeouts.session has passed "SESSION_LOST", when nothing new is started in
+    /// it. What runs in it goes on; it is READY when the session is back, and can be stopped and deleted meanwhile.
     #[prost(string, tag = "5")]
     pub reason: ::prost::alloc::string::String,
     #[prost(string, tag = "6")]

@@ -14,7 +14,7 @@ use crate::model::{
     StageTimes, UnixMillis,
 };
 use crate::sandbox::admission::{ExecutionNeeds, Problems, check_environment, parse_user};
-use crate::sandbox::{Sandboxes, is_settled};
+use crate::sandbox::{Sandboxes, is_session_lost, is_settled};
 
 const ARGUMENTS_MAX: usize = 65_536;
 const ARGUMENT_BYTES_MAX: usize = 1 << 20;
@@ -41,7 +41,7 @@ impl Intake {
             Some(wire::execution_request::Place::Sandbox(name)) => {
                 let sandbox = caller.sandbox(sandboxes, &name)?;
                 let facts = &sandbox.view().facts;
-                if is_settled(facts.state) {
+                if is_settled(facts.state) || is_session_lost(facts) {
                     return Err(not_ready(facts));
                 }
                 let ids = (facts.id.clone(), facts.driver.clone());

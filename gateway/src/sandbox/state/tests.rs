@@ -30,6 +30,10 @@ fn ready_timeout() -> Event {
     }
 }
 
+fn session_down() -> Event {
+    Event::SessionDown("frozen".to_owned())
+}
+
 fn ready() -> State {
     let mut state = fresh();
     step(&mut state, Event::Begin);
@@ -66,12 +70,61 @@ fn ready_needs_the_driver_and_a_configured_session_in_any_order() {
 #[test]
 fn a_lost_session_demotes_at_once_and_a_new_one_promotes_again() {
     let mut state = ready();
-    let effects = step(&mut state, Event::SessionDown);
+    let effects = step(&mut state, session_down());
     assert_eq!(state.phase, SandboxState::Provisioning);
     assert!(effects.contains(&Effect::ArmReadyTimer));
     step(&mut state, Event::SessionUp);
     step(&mut state, Event::Configured(Ok(())));
     assert_eq!(state.phase, SandboxState::Ready);
+}
+
+#[test]
+fn a_sandbox_that_was_ready_and_runs_is_waited_for_however_long_its_session_is_lost() {
+    let mut state = ready();
+    step(&mut state, session_down());
+    assert_eq!(state.reason, "SESSION_DOWN");
+    assert!(state.message.contains("frozen"), "{}", state.message);
+    let lost = step(&mut state, ready_timeout());
+    assert_eq!(lost, [Effect::Persist, Effect::ArmReadyTimer]);
+    assert_eq!(state.phase, SandboxState::Provisioning);
+    assert_eq!(state.reason, "SESSION_LOST");
+    step(&mut state, Event::Observed(seen(ObservedState::Running, 1)));
+    assert_eq!(step(&mut state, ready_timeout()), [Effect::ArmReadyTimer]);
+    assert!(state.message.contains("frozen"), "{}", state.message);
+    let stopped = step(&mut state.clone(), Event::Stop);
+    assert!(stopped.contains(&Effect::Stop), "{stopped:?}");
+    step(&mut state, Event::SessionUp);
+    step(&mut state, Event::Configured(Ok(())));
+    let told = (state.phase, state.reason.as_str(), state.message.as_str());
+    assert_eq!(told, (SandboxState::Ready, "", ""));
+}
+
+#[test]
+fn a_lost_session_is_waited_for_by_the_next_gateway_as_well() {
+    for reason in ["SESSION_DOWN", "SESSION_LOST"] {
+        let phase = SandboxState::Provisioning;
+        let mut state = State::new(phase, reason.to_owned(), String::new());
+        state.boots = 1;
+        step(&mut state, Event::Resume);
+        let running = seen(ObservedState::Running, 1);
+        step(&mut state, Event::Settled(Ok(Some(running))));
+        step(&mut state, ready_timeout());
+        assert_eq!(state.phase, SandboxState::Provisioning);
+        // Of a later boot nothing is known.
+        step(&mut state, Event::Observed(seen(ObservedState::Running, 2)));
+        assert_eq!(state.reason, "");
+        step(&mut state, ready_timeout());
+        assert_eq!(state.phase, SandboxState::Failed);
+    }
+}
+
+#[test]
+fn one_whose_driver_does_not_say_that_it_runs_fails_with_its_session() {
+    let mut state = ready();
+    step(&mut state, session_down());
+    step(&mut state, Event::Observed(seen(ObservedState::Unknown, 1)));
+    step(&mut state, ready_timeout());
+    assert_eq!(state.phase, SandboxState::Failed);
 }
 
 #[test]
@@ -206,7 +259,7 @@ fn stop_and_start_keep_the_record_honest() {
     let mut state = ready();
     assert!(step(&mut state, Event::Stop).contains(&Effect::Stop));
     assert_eq!(state.phase, SandboxState::Stopping);
-    step(&mut state, Event::SessionDown);
+    step(&mut state, session_down());
     step(
         &mut state,
         Event::StopEnded(Ok(seen(ObservedState::Stopped, 1))),
@@ -271,7 +324,7 @@ fn what_processes_inherit_and_cannot_be_bound_is_a_failure_and_no_ready_sandbox(
 #[test]
 fn every_new_session_is_configured_and_the_answer_for_an_old_one_counts_for_nothing() {
     let mut state = ready();
-    step(&mut state, Event::SessionDown);
+    step(&mut state, session_down());
     // Of the session that is gone.
     step(&mut state, Event::Configured(Ok(())));
     assert_eq!(state.phase, SandboxState::Provisioning);
@@ -341,8 +394,10 @@ fn a_driver_that_says_it_stopped_and_shows_it_running_is_asked_again() {
 
 #[test]
 fn what_runs_in_a_failed_sandbox_can_be_ended_and_it_stays_failed() {
-    let mut state = ready();
-    step(&mut state, Event::SessionDown);
+    let mut state = fresh();
+    step(&mut state, Event::Begin);
+    let running = seen(ObservedState::Running, 1);
+    step(&mut state, Event::Created(Ok(running)));
     step(&mut state, ready_timeout());
     assert_eq!(state.phase, SandboxState::Failed);
     let failed = (state.reason.clone(), state.message.clone());

@@ -82,13 +82,15 @@ fn answers(call: Call) -> Vec<Event> {
 
 impl World {
     /// A sandbox whose task has begun.
-    fn begun(phase: SandboxState, first: Event) -> Self {
+    fn begun(phase: SandboxState, reason: &str, first: Event) -> Self {
         let mut world = Self {
-            state: State::new(phase, String::new(), String::new()),
+            state: State::new(phase, reason.to_owned(), String::new()),
             calling: None,
             has_retry: false,
             is_timer_armed: false,
         };
+        // Only one that has been seen can have been ready.
+        world.state.boots = u64::from(!reason.is_empty());
         world.take(first);
         world
     }
@@ -99,7 +101,7 @@ impl World {
         events.extend([
             Event::Gone,
             Event::SessionUp,
-            Event::SessionDown,
+            Event::SessionDown("gone".to_owned()),
             Event::Configured(Ok(())),
             Event::Configured(Err("no".to_owned())),
             Event::Stop,
@@ -206,6 +208,18 @@ fn check(world: &World) {
 /// Of a step.
 fn check_step(before: &World, event: &Event, effects: &[Effect], after: &World) {
     let told = || format!("{before:#?}\n{event:?} → {effects:?}\n{after:#?}");
+    if let Event::ReadyTimeout { .. } = event {
+        // What runs, and was ready, is not given up for want of a session; what never was is.
+        let state = &before.state;
+        let lives = state.was_ready && state.seen == Some(ObservedState::Running);
+        let is_failed = after.state.phase == SandboxState::Failed;
+        assert!(!(lives && is_failed), "{}", told());
+        let is_awaited = state.was_ready || state.call.is_some();
+        assert!(is_failed || is_awaited, "{}", told());
+        if lives {
+            check_awaited(after);
+        }
+    }
     let calls: Vec<_> = effects.iter().filter_map(call_of).collect();
     assert!(calls.len() <= 1, "{}", told());
     let Some(call) = calls.first() else { return };
@@ -217,9 +231,32 @@ fn check_step(before: &World, event: &Event, effects: &[Effect], after: &World) 
     }
 }
 
+/// Of one whose session is awaited: it can be ended, and is as before once the session is back.
+fn check_awaited(world: &World) {
+    let ends = [
+        (Event::Stop, Effect::Stop),
+        (
+            Event::Delete {
+                reason: "DELETED_BY_REQUEST",
+                message: String::new(),
+            },
+            Effect::Delete,
+        ),
+    ];
+    for (wish, effect) in ends {
+        let effects = world.clone().take(wish);
+        let is_pending = matches!(world.state.call, Some(Call::Create | Call::Settle));
+        assert!(is_pending || effects.contains(&effect), "{world:#?}");
+    }
+    let mut back = world.clone();
+    back.take(Event::SessionUp);
+    back.take(Event::Configured(Ok(())));
+    assert_eq!(back.state.phase, SandboxState::Ready, "{world:#?}");
+}
+
 #[test]
 fn whatever_happens_in_whatever_order_nothing_hangs_and_intents_are_stored_first() {
-    let fresh = World::begun(SandboxState::Provisioning, Event::Begin);
+    let fresh = World::begun(SandboxState::Provisioning, "", Event::Begin);
     let resumed = [
         SandboxState::Provisioning,
         SandboxState::Ready,
@@ -228,8 +265,9 @@ fn whatever_happens_in_whatever_order_nothing_hangs_and_intents_are_stored_first
         SandboxState::Failed,
         SandboxState::Deleting,
     ]
-    .map(|phase| World::begun(phase, Event::Resume));
-    let mut queue: VecDeque<World> = resumed.into_iter().chain([fresh]).collect();
+    .map(|phase| World::begun(phase, "", Event::Resume));
+    let lost = World::begun(SandboxState::Provisioning, SESSION_LOST, Event::Resume);
+    let mut queue: VecDeque<World> = resumed.into_iter().chain([fresh, lost]).collect();
     let mut known: HashSet<String> = queue.iter().map(World::key).collect();
     while let Some(world) = queue.pop_front() {
         check(&world);
