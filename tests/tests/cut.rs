@@ -82,6 +82,90 @@ async fn what_has_no_end_is_refused() {
     assert!(!is_there(&mut caller, &sandbox, "file").await);
 }
 
+/// The beginning of a tar: a file of this size, of which so much is there.
+fn file_in_a_tar(name: &str, size_bytes: usize, there_bytes: usize) -> Bytes {
+    let mut header = tar::Header::new_ustar();
+    header.set_path(name).expect("a short name");
+    header.set_mode(0o644);
+    header.set_size(size_bytes as u64);
+    header.set_cksum();
+    let mut tar = header.as_bytes().to_vec();
+    tar.resize(512 + there_bytes, b'n');
+    if there_bytes == size_bytes {
+        tar.resize(tar.len().next_multiple_of(512) + 1024, 0);
+    }
+    tar.into()
+}
+
+fn upload_into(sandbox: &str, path: &str, tar: &Bytes, end: bool) -> Vec<WriteArchiveRequest> {
+    use write_archive_request::Part;
+    let open = Part::Open(WriteArchiveOpen {
+        sandbox: sandbox.to_owned(),
+        path: path.to_owned(),
+    });
+    let pieces = tar.chunks(64 << 10).map(|piece| tar.slice_ref(piece));
+    let mut parts = vec![open];
+    parts.extend(pieces.map(Part::Data));
+    parts.extend(end.then(|| {
+        Part::End(ArchiveEnd {
+            sha256: Bytes::new(),
+            size_bytes: tar.len() as u64,
+        })
+    }));
+    let parts = parts.into_iter();
+    parts
+        .map(|part| WriteArchiveRequest { part: Some(part) })
+        .collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_directory_copy_that_is_cut_leaves_the_file_that_it_was_to_replace() {
+    let gateway = TestGateway::start();
+    let mut caller = client::connect(&gateway).await;
+    let sandbox = client::create(&mut caller, SandboxRequest::default()).await;
+    let sh = |script: &str| gateway.ok(["exec", &sandbox, "sh", "-c", script]);
+    sh("mkdir up; echo old > up/file");
+    let (requests, receiver) = tokio::sync::mpsc::channel(64);
+    let half = file_in_a_tar("file", 1 << 20, 1 << 19);
+    let target = sandbox.clone();
+    let feeder = tokio::spawn(async move {
+        for request in upload_into(&target, "up", &half, false) {
+            requests.send(request).await.expect("the call is under way");
+        }
+        // The call stays open.
+        requests
+    });
+    let mut other = caller.clone();
+    let receiver = tokio_stream::wrappers::ReceiverStream::new(receiver);
+    let call = tokio::spawn(async move { other.write_archive(receiver).await });
+    let requests = feeder.await.expect("fed");
+    tokio::task::block_in_place(|| {
+        wait::until_true("it is being written", || sh("ls -A up | wc -l") == "2");
+    });
+    assert_eq!(sh("cat up/file"), "old", "while the new one is coming");
+    call.abort();
+    drop(requests);
+    tokio::task::block_in_place(|| {
+        wait::until_true("nothing of it is left", || sh("ls -A up") == "file");
+    });
+    assert_eq!(sh("cat up/file"), "old");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_directory_copy_for_which_there_is_no_space_leaves_what_was_there() {
+    let gateway = TestGateway::start();
+    let sandbox = gateway.create(["--disk", "4M"]);
+    let sh = |script: &str| gateway.ok(["exec", &sandbox, "sh", "-c", script]);
+    sh("mkdir up; echo old > up/file");
+    let mut caller = client::connect(&gateway).await;
+    let large = file_in_a_tar("file", 6 << 20, 6 << 20);
+    let parts = tokio_stream::iter(upload_into(&sandbox, "up", &large, true));
+    let refused = caller.write_archive(parts).await.expect_err("no space");
+    assert!(refused.message().contains("No space left"), "{refused}");
+    assert_eq!(sh("ls -A up"), "file");
+    assert_eq!(sh("cat up/file"), "old");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_upload_whose_sender_is_killed_leaves_nothing() {
     let gateway = TestGateway::start();

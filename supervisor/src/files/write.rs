@@ -98,7 +98,8 @@ impl Writer {
     }
 }
 
-fn temporary_name() -> OsString {
+/// For what is not whole yet.
+pub(super) fn temporary_name() -> OsString {
     let mut random = [0; 12];
     // A name that is not random fails to be made if it is taken; that is all.
     let _ = getrandom::fill(&mut random);

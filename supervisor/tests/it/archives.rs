@@ -293,6 +293,58 @@ async fn files_are_replaced_and_links_in_their_place_are_not_followed() {
 }
 
 #[tokio::test]
+async fn what_was_there_stays_until_all_of_its_replacement_has_come() {
+    let (sandbox, client) = sandbox().await;
+    let into = sandbox.workspace().join("into");
+    std::fs::create_dir(&into).expect("made");
+    std::fs::write(into.join("file"), "old").expect("written");
+    give(&sandbox.workspace());
+    let new = "new ".repeat(100_000);
+    let tar = archive(&[("before", FILE, "whole"), ("file", FILE, &new)]);
+    let header_ends = 3 * 512;
+    // In the middle of the file; its data is all there, but not that of the archive's end.
+    for length in [header_ends, header_ends + 1, header_ends + new.len() / 2] {
+        for said in [None, Some(end(&tar[..length]))] {
+            let refused = unpack_as(&client, "into", &tar[..length], said.clone()).await;
+            refused.expect_err("cut");
+            let kept = std::fs::read(into.join("file")).expect("read");
+            assert_eq!(kept, b"old", "{length} {said:?}");
+            assert_eq!(count(&into), 2, "{length} {said:?}");
+        }
+    }
+    unpack(&client, "into", &tar).await.expect("unpacked");
+    assert!(std::fs::read_to_string(into.join("file")).expect("read") == new);
+    assert_eq!(count(&into), 2);
+}
+
+#[tokio::test]
+async fn a_directory_is_not_replaced_by_something_else() {
+    let (sandbox, client) = sandbox().await;
+    let into = sandbox.workspace().join("into");
+    std::fs::create_dir_all(into.join("d")).expect("made");
+    std::fs::write(into.join("source"), "x").expect("written");
+    give(&sandbox.workspace());
+    for (kind, content) in [
+        (FILE, "x"),
+        (EntryType::Symlink, "source"),
+        (EntryType::Link, "source"),
+    ] {
+        let tar = archive(&[("d", kind, content)]);
+        let refused = unpack(&client, "into", &tar).await;
+        refused.expect_err("a directory is there");
+        assert!(into.join("d").is_dir());
+        assert_eq!(count(&into), 2, "{kind:?}");
+    }
+    // A link to what it already is.
+    let twice = archive(&[
+        ("link", EntryType::Link, "source"),
+        ("link", EntryType::Link, "source"),
+    ]);
+    unpack(&client, "into", &twice).await.expect("unpacked");
+    assert_eq!(count(&into), 3);
+}
+
+#[tokio::test]
 async fn an_archive_without_its_end_is_no_success() {
     let (sandbox, client) = sandbox().await;
     let tar = archive(&[("a", FILE, "hello"), ("b", FILE, "hello")]);

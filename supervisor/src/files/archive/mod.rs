@@ -1,5 +1,6 @@
 //! Tar archives (POSIX pax), streamed: a tree out of the sandbox, or a tree into it.
 
+mod draft;
 mod pack;
 mod pax;
 mod unpack;

@@ -3,27 +3,32 @@
 //! Each entry's parent is opened below the root by the kernel's own rules (see
 //! [`super::super::beneath`]), so that neither `..` nor absolute names nor symbolic links, whether
 //! from the archive or already there, lead out.
+//!
+//! An entry takes its place when it is whole: an archive that is cut, or for which there is no
+//! space, leaves each file that it was to replace either as it was or entirely new.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{self, Read, Write as _};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{
     AtFlags, Mode, OFlags, Timespec, Timestamps, UTIME_OMIT, fchmod, futimens, linkat, mkdirat,
-    openat, symlinkat, unlinkat,
+    openat, symlinkat,
 };
 use rustix::io::Errno;
 use tar::{Entry, EntryType};
 
+use super::draft::Draft;
 use crate::files::beneath::{directory, plain_names};
 use crate::files::error::FileError;
 use crate::files::path::{Workspace, open_path};
 
 const PIECE_BYTES: usize = 128 * 1024;
-/// Modes that would lock ourselves out are set at the end; no more of them than this.
+/// Modes that would lock ourselves out are set at the end, and held until then; an archive with more
+/// of them is refused.
 const LATE_MODES_MAX: usize = 100_000;
 
 /// What was unpacked.
@@ -124,9 +129,10 @@ impl Unpacker {
             EntryType::Directory => self.directory(&entry, &target)?,
             EntryType::Symlink => {
                 let link = link_of(&entry, &path)?;
-                make_way(&target)?;
-                symlinkat(&link, &target.parent, &target.name)
+                let draft = Draft::new(target.parent.as_fd());
+                symlinkat(&link, &target.parent, draft.name())
                     .map_err(FileError::system("link", &path))?;
+                target.replace_with(draft)?;
             }
             EntryType::Link => self.hard_link(&link_of(&entry, &path)?, &target)?,
             _ => return Err(refused(&path, "is a device, a pipe or of an unknown kind")),
@@ -152,16 +158,11 @@ impl Unpacker {
 
     fn file(&mut self, mut entry: Entry<'_, impl Read>, target: &Target) -> Result<(), FileError> {
         let failed = FileError::system("write", &target.path);
-        make_way(target)?;
+        let draft = Draft::new(target.parent.as_fd());
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW;
+        let flags = flags | OFlags::CLOEXEC;
         let private = Mode::from_raw_mode(0o600);
-        let file = openat(
-            &target.parent,
-            &target.name,
-            flags | OFlags::CLOEXEC,
-            private,
-        )
-        .map_err(&failed)?;
+        let file = openat(&target.parent, draft.name(), flags, private).map_err(&failed)?;
         let mut file = File::from(file);
         let mut buffer = vec![0; PIECE_BYTES];
         loop {
@@ -186,7 +187,8 @@ impl Unpacker {
                 tv_nsec: 0,
             },
         };
-        futimens(&file, &times).map_err(&failed)
+        futimens(&file, &times).map_err(&failed)?;
+        target.replace_with(draft)
     }
 
     fn directory(
@@ -206,7 +208,11 @@ impl Unpacker {
             Err(errno) => return Err(failed(errno)),
         }
         let mode = mode_of(entry)?;
-        if mode != 0o755 && self.late_modes.len() < LATE_MODES_MAX {
+        if mode != 0o755 {
+            if self.late_modes.len() == LATE_MODES_MAX {
+                let problem = "is one directory too many whose mode is not 0755 (at most 100000)";
+                return Err(refused(&target.path, problem));
+            }
             self.late_modes.push((target.path.clone(), mode));
         }
         Ok(())
@@ -218,15 +224,11 @@ impl Unpacker {
         let (name, parents) = names.split_last().ok_or_else(outside)?;
         let source = directory(&self.root, parents, false)
             .map_err(|errno| outside_or(&target.path, errno))?;
-        make_way(target)?;
-        linkat(
-            &source,
-            *name,
-            &target.parent,
-            &target.name,
-            AtFlags::empty(),
-        )
-        .map_err(FileError::system("link", &target.path))
+        let draft = Draft::new(target.parent.as_fd());
+        let (parent, flags) = (&target.parent, AtFlags::empty());
+        linkat(&source, *name, parent, draft.name(), flags)
+            .map_err(FileError::system("link", &target.path))?;
+        target.replace_with(draft)
     }
 
     /// Deepest first, since a mode may forbid going deeper.
@@ -243,11 +245,12 @@ impl Unpacker {
     }
 }
 
-/// Replaces what is there, unless that is a directory.
-fn make_way(target: &Target) -> Result<(), FileError> {
-    match unlinkat(&target.parent, &target.name, AtFlags::empty()) {
-        Ok(()) | Err(Errno::NOENT) => Ok(()),
-        Err(errno) => Err(FileError::system("replace", &target.path)(errno)),
+impl Target {
+    /// Unless a directory is there.
+    fn replace_with(&self, draft: Draft<'_>) -> Result<(), FileError> {
+        draft
+            .put_in_place(&self.name)
+            .map_err(FileError::system("replace", &self.path))
     }
 }
 
