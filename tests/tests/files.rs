@@ -105,3 +105,18 @@ fn what_cannot_be_copied_leaves_nothing_half_done() {
     gateway.run(["cp", "no-such-sandbox:x", &large]).exited(125);
     assert_eq!(fs::metadata(&large).unwrap().len(), 32 << 20);
 }
+
+#[test]
+fn what_cannot_be_copied_out_is_counted() {
+    let gateway = TestGateway::start();
+    let sandbox = gateway.create([""; 0]);
+    let script = "mkdir d; echo text > d/file; mkfifo d/pipe";
+    gateway.ok(["exec", &sandbox, "sh", "-c", script]);
+    let out = gateway.home().private(gateway.user(), "mine").join("out");
+    let ran = gateway.run(["cp", &format!("{sandbox}:d"), &out.to_string_lossy()]);
+    ran.exited(0);
+    let told = &ran.stderr;
+    assert!(told.contains("1 devices, sockets or pipes"), "{told}");
+    assert_eq!(fs::read(out.join("file")).expect("copied"), b"text\n");
+    assert!(!out.join("pipe").exists());
+}

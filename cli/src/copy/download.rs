@@ -270,7 +270,10 @@ async fn archive(
             Some(_) => error,
             None => error.hint(format!("what has arrived is in {shown}, and is not whole")),
         }),
-        (Ok(_), Ok(copied)) => Ok(copied),
+        (Ok(received), Ok(copied)) => Ok(Copied {
+            skipped: copied.skipped + received.skipped,
+            ..copied
+        }),
         (Ok(_), Err(UnpackError { path, error })) => Err(CommandError::io(
             format!("cannot unpack {}", path.display()),
             error,
@@ -278,12 +281,19 @@ async fn archive(
     }
 }
 
-/// Takes an archive to its end, which has to be said and to be true; how many bytes it was.
+/// An archive that has come whole.
+struct Received {
+    bytes: u64,
+    /// What the other side has left out.
+    skipped: u64,
+}
+
+/// Takes an archive to its end, which has to be said and to be true.
 async fn receive(
     mut chunks: Streaming<ArchiveChunk>,
     path: &str,
     mut take: impl AsyncFnMut(u64, Bytes) -> Result<(), CommandError>,
-) -> Result<u64, CommandError> {
+) -> Result<Received, CommandError> {
     let mut total = Total::default();
     while let Some(chunk) = chunks.message().await? {
         match chunk.part {
@@ -294,10 +304,13 @@ async fn receive(
             }
             Some(archive_chunk::Part::End(theirs)) => {
                 let ours = total.end();
-                if ours != theirs {
+                if (&ours.sha256, ours.size_bytes) != (&theirs.sha256, theirs.size_bytes) {
                     return Err(differs(path));
                 }
-                return Ok(ours.size_bytes);
+                return Ok(Received {
+                    bytes: ours.size_bytes,
+                    skipped: theirs.skipped,
+                });
             }
             None => {}
         }
@@ -332,10 +345,11 @@ async fn archive_to_stdout(
     })
     .await;
     let written = writer.finish().await.map_err(CommandError::output);
-    let bytes = received?;
+    let received = received?;
     written?;
     Ok(Copied {
-        bytes,
+        bytes: received.bytes,
+        skipped: received.skipped,
         ..Copied::default()
     })
 }

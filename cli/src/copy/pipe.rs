@@ -31,6 +31,7 @@ impl Total {
         ArchiveEnd {
             sha256: Bytes::copy_from_slice(&self.digest.finalize()),
             size_bytes: self.bytes,
+            skipped: 0,
         }
     }
 }
@@ -144,6 +145,7 @@ mod tests {
         let end = ArchiveEnd {
             sha256: Sha256::digest(b"hello").to_vec().into(),
             size_bytes: 5,
+            skipped: 0,
         };
         assert_eq!(
             parts(receiver),

@@ -277,6 +277,30 @@ fn archive_end(data: &[u8]) -> ArchiveEnd {
     ArchiveEnd {
         sha256: Sha256::digest(data).to_vec().into(),
         size_bytes: data.len() as u64,
+        skipped: 0,
+    }
+}
+
+#[test]
+fn what_the_sandbox_leaves_out_is_told() {
+    let fake = Fake::start();
+    with_paths(&fake, &[("dir", Kind::Directory)]);
+    fake.on_read_archive(|_| {
+        let data = vec![0; 1024];
+        let end = ArchiveEnd {
+            skipped: 3,
+            ..archive_end(&data)
+        };
+        let parts = [piece(&data), archive_chunk::Part::End(end)];
+        Ok(parts
+            .map(|part| Ok(ArchiveChunk { part: Some(part) }))
+            .into())
+    });
+    for target in ["to", "-"] {
+        let output = fake.run(&["cp", "box:dir", target]);
+        assert_eq!(code(&output), 0);
+        let told = text(&output.stderr);
+        assert!(told.contains("3 devices, sockets or pipes"), "{output:?}");
     }
 }
 

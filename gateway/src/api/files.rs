@@ -308,6 +308,7 @@ pub(super) async fn read_archive(
                     wire::archive_chunk::Part::End(wire::ArchiveEnd {
                         sha256: end.sha256,
                         size_bytes: end.size_bytes,
+                        skipped: end.skipped,
                     })
                 }
             };
@@ -336,6 +337,7 @@ pub(super) async fn write_archive(
                 Some(In::End(end)) => Part::End(inner::ArchiveEnd {
                     sha256: end.sha256,
                     size_bytes: end.size_bytes,
+                    skipped: end.skipped,
                 }),
                 Some(In::Open(_)) | None => return Fed::AllSent,
             };

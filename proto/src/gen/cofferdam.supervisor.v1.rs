@@ -741,6 +741,9 @@ pub struct ArchiveEnd {
     pub sha256: ::prost::bytes::Bytes,
     #[prost(uint64, tag = "2")]
     pub size_bytes: u64,
+    /// Of a ReadArchive: how many devices, pipes and sockets are left out. Of a WriteArchive: not looked at.
+    #[prost(uint64, tag = "3")]
+    pub skipped: u64,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct WriteArchiveOpen {

@@ -49,8 +49,8 @@ pub(super) async fn read(
                 buffer: BytesMut::new(),
                 total: Total::default(),
             };
-            files::pack(&workspace, &request.path, &mut sender)?;
-            sender.finish().map_err(|_| FileError::Stream)
+            let skipped = files::pack(&workspace, &request.path, &mut sender)?;
+            sender.finish(skipped).map_err(|_| FileError::Stream)
         };
         if let Err(status) = step::<(), FileError>(pack).await {
             // Nobody may be there to be told.
@@ -166,6 +166,7 @@ impl Total {
         wire::ArchiveEnd {
             sha256: Bytes::copy_from_slice(&sha256),
             size_bytes: self.size_bytes,
+            skipped: 0,
         }
     }
 
@@ -209,11 +210,11 @@ impl ChunkWriter {
         self.send_part(OutPart::Data(chunk))
     }
 
-    /// Nothing is left out.
-    fn finish(mut self) -> io::Result<()> {
+    /// All that is archived has been written.
+    fn finish(mut self, skipped: u64) -> io::Result<()> {
         self.flush()?;
         let end = self.total.end();
-        self.send_part(OutPart::End(end))
+        self.send_part(OutPart::End(wire::ArchiveEnd { skipped, ..end }))
     }
 
     fn send_part(&mut self, part: OutPart) -> io::Result<()> {

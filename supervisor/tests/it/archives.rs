@@ -29,6 +29,7 @@ fn end(tar: &[u8]) -> ArchiveEnd {
     ArchiveEnd {
         sha256: Sha256::digest(tar).to_vec().into(),
         size_bytes: tar.len() as u64,
+        skipped: 0,
     }
 }
 
@@ -58,6 +59,11 @@ async fn unpack_as(
 }
 
 async fn pack(client: &Client, path: &str) -> Result<Vec<u8>, Status> {
+    Ok(pack_and_count(client, path).await?.0)
+}
+
+/// And how many entries it says that it has left out.
+async fn pack_and_count(client: &Client, path: &str) -> Result<(Vec<u8>, u64), Status> {
     let request = ReadArchiveRequest { path: path.into() };
     let mut chunks = soon(client.clone().read_archive(request))
         .await?
@@ -71,8 +77,16 @@ async fn pack(client: &Client, path: &str) -> Result<Vec<u8>, Status> {
             archive_chunk::Part::End(end) => said = Some(end),
         }
     }
-    assert_eq!(said, Some(end(&tar)));
-    Ok(tar)
+    let said = said.expect("an end");
+    let skipped = said.skipped;
+    assert_eq!(
+        said,
+        ArchiveEnd {
+            skipped,
+            ..end(&tar)
+        }
+    );
+    Ok((tar, skipped))
 }
 
 /// An archive of entries whose names and links are as they are, also bad ones.
@@ -129,7 +143,10 @@ async fn a_tree_comes_out_and_goes_in_again_as_it_was() {
     rustix::fs::mknodat(rustix::fs::CWD, root.join("pipe"), fifo, pipe, 0).expect("made");
 
     give(&root);
-    let tar = pack(&client, "tree").await.expect("packed");
+    let socket = std::os::unix::net::UnixListener::bind(root.join("socket")).expect("bound");
+    let (tar, skipped) = pack_and_count(&client, "tree").await.expect("packed");
+    drop(socket);
+    assert_eq!(skipped, 2, "the pipe and the socket are counted");
     let unpacked = unpack(&client, "copy", &tar).await.expect("unpacked");
     let copy = sandbox.workspace().join("copy");
     assert_eq!((unpacked.entries, unpacked.bytes), (8, 1_000_003 + 4 + 10));

@@ -1,5 +1,5 @@
 //! A file or a tree as a tar stream. Symbolic links are stored as links; devices, pipes and sockets
-//! are left out.
+//! are counted and left out.
 
 use std::ffi::CString;
 use std::io::Write;
@@ -18,18 +18,22 @@ use crate::files::path::{Workspace, open_path, printable};
 const PIECE_BYTES: usize = 128 * 1024;
 
 /// Writes the archive of what the path leads to. Names are relative to a directory itself; a single
-/// file has its own name.
+/// file has its own name. Returns how many entries are left out.
 pub(crate) fn pack(
     workspace: &Workspace,
     path: &str,
     out: &mut impl Write,
-) -> Result<(), FileError> {
+) -> Result<u64, FileError> {
     let full = workspace.path(path)?;
     let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY;
     let failed = FileError::system("archive", &full);
     let file = open_path(&full, flags).map_err(&failed)?;
     let stat = fstat(&file).map_err(&failed)?;
-    let mut packer = Packer { out, root: &full };
+    let mut packer = Packer {
+        out,
+        root: &full,
+        skipped: 0,
+    };
     match FileType::from_raw_mode(stat.st_mode) {
         FileType::Directory => {
             packer.header(b"./", EntryType::Directory, &stat, 0, b"")?;
@@ -49,12 +53,14 @@ pub(crate) fn pack(
     }
     write_end(packer.out)
         .and_then(|()| packer.out.flush())
-        .map_err(|_| FileError::Stream)
+        .map_err(|_| FileError::Stream)?;
+    Ok(packer.skipped)
 }
 
 struct Packer<'a, W> {
     out: &'a mut W,
     root: &'a Path,
+    skipped: u64,
 }
 
 /// A directory that is being read, and its path below the root, ending with a slash.
@@ -134,9 +140,11 @@ impl<W: Write> Packer<'_, W> {
                 let stat = fstat(&file).map_err(&failed)?;
                 if FileType::from_raw_mode(stat.st_mode).is_file() {
                     self.contents(path, &file, &stat)?;
+                } else {
+                    self.skipped += 1;
                 }
             }
-            _ => {}
+            _ => self.skipped += 1,
         }
         Ok(None)
     }
