@@ -11,6 +11,7 @@ use std::io;
 use std::os::fd::{AsRawFd as _, FromRawFd as _, IntoRawFd as _, OwnedFd};
 
 use rustix::fs::{Mode, OFlags, open};
+use rustix::io::Errno;
 use rustix::process::{DumpableBehavior, Resource, Rlimit, getrlimit, setrlimit};
 use rustix::thread::{CapabilitySet, CapabilitySets};
 
@@ -66,25 +67,30 @@ pub(crate) fn raise_descriptors() -> libc::rlimit {
 
 /// Gives up what PID 1 never needs. What is kept: to become the workload's user and to drop the rest
 /// on its behalf, to signal it, to give it terminals and pipes, to raise its OOM score.
-pub(crate) fn drop_capabilities() {
+///
+/// # Errors
+/// The kernel refuses, and the process has more than it should: nothing may be run then.
+pub(crate) fn drop_capabilities() -> io::Result<()> {
     let kept = CapabilitySet::CHOWN
         | CapabilitySet::KILL
         | CapabilitySet::SETGID
         | CapabilitySet::SETUID
         | CapabilitySet::SETPCAP
         | CapabilitySet::SYS_RESOURCE;
-    if let Ok(own) = rustix::thread::capabilities(None) {
-        let permitted = own.permitted & kept;
-        let sets = CapabilitySets {
-            effective: permitted,
-            permitted,
-            inheritable: CapabilitySet::empty(),
-        };
-        // Less can always be had; a kernel that refuses leaves us as the driver made us.
-        let _ = rustix::thread::set_capabilities(None, sets);
-    }
+    let own = rustix::thread::capabilities(None)?;
+    let permitted = own.permitted & kept;
+    let sets = CapabilitySets {
+        effective: permitted,
+        permitted,
+        inheritable: CapabilitySet::empty(),
+    };
+    rustix::thread::set_capabilities(None, sets)?;
     // Supplementary groups would be the supervisor's in file operations done for the workload.
-    let _ = rustix::thread::set_thread_groups(&[]);
+    match rustix::thread::set_thread_groups(&[]) {
+        // An ordinary user may not give up his own groups, which a namespace of his denies, too.
+        Ok(()) | Err(Errno::PERM) => Ok(()),
+        Err(errno) => Err(errno.into()),
+    }
 }
 
 /// Makes the kernel prefer to spare us. Possible down to what the starter allowed.

@@ -60,7 +60,7 @@ pub(crate) fn run(callback: &Callback, bootstrap: &BootstrapSource) -> Result<u8
     let signalfd = init::close_off().map_err(failed("signals"))?;
     let open_files = init::raise_descriptors();
     init::lower_oom_score();
-    init::drop_capabilities();
+    init::drop_capabilities().map_err(failed("dropping capabilities"))?;
 
     let mut boot_id = [0; BOOT_ID_BYTES];
     getrandom::fill(&mut boot_id).map_err(|error| failed("randomness")(io::Error::other(error)))?;

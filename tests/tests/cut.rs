@@ -62,6 +62,7 @@ async fn what_has_no_end_is_refused() {
     let end = |size_bytes| ArchiveEnd {
         sha256: Bytes::new(),
         size_bytes,
+        skipped: 0,
     };
     let refused = unpack(&mut caller, &sandbox, Some(end(1025))).await;
     assert_eq!(refused.expect_err("less came").code(), Code::DataLoss);
@@ -110,6 +111,7 @@ fn upload_into(sandbox: &str, path: &str, tar: &Bytes, end: bool) -> Vec<WriteAr
         Part::End(ArchiveEnd {
             sha256: Bytes::new(),
             size_bytes: tar.len() as u64,
+            skipped: 0,
         })
     }));
     let parts = parts.into_iter();

@@ -165,13 +165,17 @@ impl Unpacker {
         let file = openat(&target.parent, draft.name(), flags, private).map_err(&failed)?;
         let mut file = File::from(file);
         let mut buffer = vec![0; PIECE_BYTES];
+        let mut missing = entry.size();
         loop {
             match entry.read(&mut buffer).map_err(damaged)? {
-                0 => break,
+                0 if missing == 0 => break,
+                // The input is at its end, which is not an error to the parser.
+                0 => return Err(FileError::Archive("it ends within an entry".into())),
                 count => {
                     let written = file.write_all(&buffer[..count]);
                     written.map_err(FileError::io("write", &target.path))?;
                     self.done.bytes += count as u64;
+                    missing = missing.saturating_sub(count as u64);
                 }
             }
         }
