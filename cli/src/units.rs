@@ -72,7 +72,7 @@ pub(crate) fn parse_cpus(text: &str) -> Result<u64, String> {
     match parse_thousandths(text.trim()) {
         Some(millis) if millis > 0 => Ok(millis),
         _ => Err(format!(
-            "{text:?} is not a number of CPUs: write 2 or 0.5 (down to 0.001)"
+            "{text:?} is not a number of CPUs: write 2 or 0.5 (down to 0.01)"
         )),
     }
 }

@@ -47,7 +47,7 @@ impl Directory {
         };
         // Of a gateway that ran before.
         ignore_missing(std::fs::remove_file(&path)).map_err(error)?;
-        let listener = transport::bind(&path).map_err(error)?;
+        let listener = transport::bind_unnamed(&path).map_err(error)?;
         std::fs::set_permissions(&path, Permissions::from_mode(0o666)).map_err(error)?;
         Ok(listener)
     }

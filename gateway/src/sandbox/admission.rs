@@ -42,7 +42,9 @@ pub struct Wishes {
 
 /// Smaller makes no sense: the supervisor itself needs some.
 const MEMORY_BYTES_MIN: u64 = 8 << 20;
-const PIDS_MIN: u64 = 4;
+/// The supervisor and its threads count, and one process beside each command: a shell with a
+/// pipeline, while files are copied, needs about this many.
+const PIDS_MIN: u64 = 16;
 const CPU_MILLIS_MIN: u64 = 10;
 /// A disk limit or a /tmp of one page holds nothing.
 const DISK_BYTES_MIN: u64 = 64 << 10;

@@ -12,4 +12,4 @@ mod unix;
 pub use channel::{Channel, ChannelOptions, KeepAlive};
 pub use prefixed::Prefixed;
 pub use tap::PeerKind;
-pub use unix::{bind, connect};
+pub use unix::{bind, bind_unnamed, connect};

@@ -22,6 +22,17 @@ const BACKLOG: i32 = 1024;
 /// handed to a child.
 pub fn bind(path: &Path) -> io::Result<StdListener> {
     let (path, _directory) = short(path)?;
+    listen_on(&path)
+}
+
+/// As [`bind`], under an address that says nothing of where the directory is: a peer in another root
+/// can read the address, in its `/proc/net/unix`.
+pub fn bind_unnamed(path: &Path) -> io::Result<StdListener> {
+    let (path, _directory) = below_descriptor(path)?;
+    listen_on(&path)
+}
+
+fn listen_on(path: &Path) -> io::Result<StdListener> {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let socket = net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
     net::bind(&socket, &SocketAddrUnix::new(path)?)?;
@@ -40,11 +51,17 @@ fn short(path: &Path) -> io::Result<(PathBuf, Option<File>)> {
     if path.as_os_str().len() <= PATH_BYTES_MAX {
         return Ok((path.to_owned(), None));
     }
+    let (path, directory) = below_descriptor(path)?;
+    Ok((path, Some(directory)))
+}
+
+/// The same file by way of its directory's descriptor.
+fn below_descriptor(path: &Path) -> io::Result<(PathBuf, File)> {
     let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
         return Err(io::ErrorKind::InvalidInput.into());
     };
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let directory = File::from(rustix::fs::open(parent, flags, Mode::empty())?);
     let short = Path::new("/proc/self/fd").join(directory.as_raw_fd().to_string());
-    Ok((short.join(name), Some(directory)))
+    Ok((short.join(name), directory))
 }
