@@ -118,8 +118,18 @@ impl SupervisorBinary {
         Self::seal(&read(path)?)
     }
 
+    /// A copy that may be executed but not read by whom its owner's rights do not reach: in a user
+    /// namespace that does not know the owner, the kernel then gives the process's files in `/proc`
+    /// to the host's root, instead of to the namespace's.
+    ///
+    /// # Errors
+    /// When there is no memory for it.
+    pub fn execute_only(&self) -> io::Result<Self> {
+        Ok(Self(Arc::new(sealed(&self.read()?, 0o111)?)))
+    }
+
     fn seal(bytes: &[u8]) -> Result<Self, SupervisorError> {
-        let memory = sealed(bytes).map_err(SupervisorError::Memory)?;
+        let memory = sealed(bytes, 0o555).map_err(SupervisorError::Memory)?;
         Ok(Self(Arc::new(memory)))
     }
 
@@ -171,14 +181,14 @@ fn read(path: &Path) -> Result<Vec<u8>, SupervisorError> {
     Ok(bytes)
 }
 
-fn sealed(bytes: &[u8]) -> io::Result<OwnedFd> {
+fn sealed(bytes: &[u8], mode: u32) -> io::Result<OwnedFd> {
     let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
     // Kernels since 6.3 want to be told that it will be executed; older ones refuse the flag.
     let memory = rustix::fs::memfd_create("cofferdam-supervisor", flags | MemfdFlags::EXEC)
         .or_else(|_| rustix::fs::memfd_create("cofferdam-supervisor", flags))?;
     let mut file = File::from(memory);
     file.write_all(bytes)?;
-    rustix::fs::fchmod(&file, rustix::fs::Mode::from_raw_mode(0o555))?;
+    rustix::fs::fchmod(&file, rustix::fs::Mode::from_raw_mode(mode))?;
     seal(&file)?;
     Ok(file.into())
 }

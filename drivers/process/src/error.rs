@@ -54,7 +54,9 @@ pub(crate) fn launch(error: LaunchError) -> DriverError {
             let fix = "check that the driver may write below cgroup_parent";
             DriverError::precondition("CGROUP", "cgroup_parent", message, fix).because(error)
         }
-        LaunchError::NoAnswer { .. } => DriverError::internal(message).because(error),
+        LaunchError::NoAnswer { .. } | LaunchError::Supervisor { .. } => {
+            DriverError::internal(message).because(error)
+        }
     }
 }
 

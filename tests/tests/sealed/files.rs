@@ -11,7 +11,8 @@ for_each_user!(
     nothing_of_the_host_but_its_system_directories_is_readable,
     the_gateways_own_files_are_out_of_reach,
     another_sandbox_is_out_of_reach,
-    every_mount_forbids_setuid_and_devices
+    every_mount_forbids_setuid_and_devices,
+    what_proc_tells_of_the_host_is_covered
 );
 
 /// What the driver grants: programs, libraries, and what these cannot do without.
@@ -209,7 +210,7 @@ fn every_mount_forbids_setuid_and_devices(user: User) {
         assert!(has("nosuid") || is_device(place), "{mount}");
         // Devices were put in one by one; a terminal's is made by the kernel.
         assert!(
-            has("nodev") || is_device(place) || place == "/dev/pts",
+            has("nodev") || is_device(place) || place == "/dev/pts" || is_mask(&fields),
             "{mount}"
         );
         let writable = [
@@ -232,6 +233,33 @@ fn every_mount_forbids_setuid_and_devices(user: User) {
     // A setuid program of one's own is of no use either.
     let made = "cp /usr/bin/id mine && chmod 6755 mine && ./mine -u";
     assert_ne!(sealed.sh(made), "0");
+}
+
+/// What `/proc` would tell of the host is covered by a device that says nothing.
+fn is_mask(fields: &[&str]) -> bool {
+    fields[4].starts_with("/proc/") && fields[3].ends_with("/null")
+}
+
+fn what_proc_tells_of_the_host_is_covered(user: User) {
+    let sealed = Sealed::new(user);
+    let covered = "for name in cmdline config.gz partitions diskstats kallsyms keys modules \
+                   iomem interrupts; do cat /proc/$name; done 2>/dev/null; \
+                   ls -A /proc/bus /proc/fs /proc/scsi 2>/dev/null | grep -v '^/proc/.*:$'; true";
+    let looked = || sealed.sh(covered).trim().to_owned();
+    assert_eq!(looked(), "");
+    // A /proc that was mounted later is no different.
+    sealed.gateway.ok(["stop", "sealed"]);
+    sealed.gateway.ok(["start", "sealed"]);
+    assert_eq!(looked(), "");
+    // Nor does the stream to the gateway tell where that keeps its things.
+    let sockets = sealed.sh("cat /proc/net/unix");
+    assert!(sockets.contains("gateway.sock"), "{sockets}");
+    let about = sealed.gateway.json(["inspect", "sealed"]);
+    let id = about["sandbox_id"].as_str().expect("an id");
+    let place = sealed.gateway.runtime_dir();
+    for told in [id, &*place.to_string_lossy()] {
+        assert!(!sockets.contains(told), "{told} in {sockets}");
+    }
 }
 
 fn is_device(place: &str) -> bool {

@@ -86,6 +86,15 @@ fn the_cpu_quota_holds(user: User) {
     let Some(sealed) = Sealed::limited(user, &["--cpus", "0.5"]) else {
         return;
     };
+    holds_to_half_a_cpu(&sealed);
+    // A sandbox that was killed is allowed no more when it is started again.
+    sealed.gateway.ok(["stop", "--grace", "1ms", "sealed"]);
+    sealed.gateway.ok(["start", "sealed"]);
+    holds_to_half_a_cpu(&sealed);
+}
+
+#[track_caller]
+fn holds_to_half_a_cpu(sealed: &Sealed) {
     let found = sealed.measure(&["burn", "3000"]);
     let (cpu, wall) = (
         found["cpu_ms"].as_f64().unwrap(),
@@ -97,6 +106,19 @@ fn the_cpu_quota_holds(user: User) {
         "{cpu} ms of cpu in {wall} ms"
     );
     assert!(cpu >= 100.0, "{cpu} ms of cpu in {wall} ms");
+}
+
+#[test]
+fn an_ordinary_users_limit_of_processes_holds_without_cgroups() {
+    let gateway = TestGateway::builder().user(User::Ordinary).start();
+    gateway.create(["--name", "few", "--pids", "32"]);
+    let marker = long_time();
+    let many = format!("for i in $(seq 64); do sleep {marker} & done");
+    let ran = gateway.run(["exec", "few", "sh", "-c", &many]);
+    assert_ne!(ran.code(), 0, "64 processes where 32 are allowed");
+    let count = process::with_argument(&marker).len();
+    assert!((1..=32).contains(&count), "{count} processes");
+    gateway.ok(["rm", "--force", "few"]);
 }
 
 fn tmp_and_workspace_are_bounded(user: User) {

@@ -50,6 +50,39 @@ fn a_workload_can_neither_read_nor_end_its_supervisor(user: User) {
     assert_eq!(String::from_utf8_lossy(&environment), "");
 }
 
+/// As the namespace's root, which owns much of what has no other owner there.
+#[test]
+fn a_workload_that_is_root_can_do_no_more_to_its_supervisor() {
+    cofferdam_tests::need!(cofferdam_tests::engine::Engine::Root);
+    let limits = ["--user", "0", "--memory", "128M"];
+    let Some(sealed) = Sealed::limited(User::Tester, &limits) else {
+        return;
+    };
+    assert_eq!(sealed.sh("id -u"), "0");
+    let before = sealed.gateway.supervisors();
+    let score = || {
+        let path = format!("/proc/{}/oom_score_adj", before[0]);
+        std::fs::read_to_string(path).expect("a score")
+    };
+    let was = score();
+    let mut found = sealed.probe(["pid-one"]);
+    found.retain(|what, _| !what.starts_with("signal"));
+    super::none_is_ok(&found);
+    // Each of its threads has a number, too, and there are some while files come in.
+    sealed.gateway.ok(["cp", "/etc/passwd", "sealed:passwd"]);
+    let choose = "for t in 1 $(ls /proc/1/task); do \
+                  for f in /proc/$t /proc/1/task/$t; do \
+                  echo 1000 > $f/oom_score_adj; echo 15 > $f/oom_adj; done; done 2>/dev/null; true";
+    sealed.sh(choose);
+    assert_eq!(score(), was);
+    // The workload's own is higher, if not from its first moment on.
+    let raised = format!("[ \"$(cat /proc/$$/oom_score_adj)\" -gt {} ]", was.trim());
+    sealed.sh(&format!("until {raised}; do sleep 0.1; done"));
+    sealed.sh("for s in STOP TERM INT HUP KILL; do kill -$s 1 2>/dev/null; done; true");
+    assert_eq!(sealed.sh("echo alive"), "alive");
+    assert_eq!(sealed.gateway.supervisors(), before);
+}
+
 fn an_impostor_on_the_callback_socket_is_refused_and_disturbs_nobody(user: User) {
     let sealed = Sealed::new(user);
     let gateway = &sealed.gateway;

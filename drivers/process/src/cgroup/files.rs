@@ -10,16 +10,20 @@ pub(super) const PROCS: &str = "cgroup.procs";
 
 /// One write is one command to the kernel.
 pub(super) fn write(dir: &Path, name: &str, text: &str) -> Result<(), CgroupError> {
-    let path = dir.join(name);
+    write_to(&dir.join(name), text)
+}
+
+/// The same for a whole path.
+pub(super) fn write_to(path: &Path, text: &str) -> Result<(), CgroupError> {
     let attempt = || {
         OpenOptions::new()
             .write(true)
-            .open(&path)?
+            .open(path)?
             .write_all(text.as_bytes())
     };
     attempt().map_err(|source| CgroupError {
         action: "write",
-        path: path.clone(),
+        path: path.to_owned(),
         source,
     })
 }

@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::sandbox::plan::CgroupPlacement;
+use crate::sandbox::plan::{CgroupPlacement, CpuQuota};
 
 /// What a leaf bounds. `None` is unbounded.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -164,8 +164,21 @@ impl CgroupParent {
             .collect()
     }
 
-    /// Why a bound cannot be enforced here; `None` when it can.
+    /// Why a bound cannot be enforced here; `None` when it can. Processes are always bounded: where
+    /// no leaf counts them, `RLIMIT_NPROC` does, for each sandbox's user namespace or user.
     pub fn lacks(&self, bound: Bound) -> Option<NotEnforced> {
+        match bound {
+            Bound::Pids => None,
+            bound => self.leaf_lacks(bound),
+        }
+    }
+
+    /// Whether leaves count processes.
+    pub fn counts_pids(&self) -> bool {
+        self.leaf_lacks(Bound::Pids).is_none()
+    }
+
+    fn leaf_lacks(&self, bound: Bound) -> Option<NotEnforced> {
         let (why, fix) = match &self.backend {
             Backend::V2(parent) => parent.lacks(bound)?,
             Backend::V1(parent) => parent.lacks(bound)?,
@@ -228,7 +241,37 @@ impl Leaf {
         CgroupPlacement {
             procs_files: self.dirs.iter().map(|dir| dir.join(files::PROCS)).collect(),
             v2_dir: self.dirs.iter().find(|dir| v2::is_v2(dir)).cloned(),
+            cpu_quota: self.cpu_quota(),
         }
+    }
+
+    /// What is in force now; none where CPU time is not bounded.
+    fn cpu_quota(&self) -> Option<CpuQuota> {
+        self.cpu_files().find_map(|(dir, name, unlimited)| {
+            let limited = files::read(dir, name)?;
+            let is_limited = limited.split(' ').next() != Some(unlimited);
+            is_limited.then(|| CpuQuota {
+                file: dir.join(name),
+                limited,
+                unlimited: unlimited.to_owned(),
+            })
+        })
+    }
+
+    /// Lets what is killed end at once, however little CPU time it was allowed.
+    pub fn lift_cpu_quota(&self) -> Result<(), CgroupError> {
+        match self.cpu_quota() {
+            Some(quota) => files::write_to(&quota.file, &quota.unlimited),
+            None => Ok(()),
+        }
+    }
+
+    /// Directory, file, and the word for "no limit".
+    fn cpu_files(&self) -> impl Iterator<Item = (&Path, &'static str, &'static str)> {
+        self.dirs.iter().flat_map(|dir| {
+            [(v2::CPU_QUOTA, "max"), (v1::CPU_QUOTA, "-1")]
+                .map(|(name, unlimited)| (dir.as_path(), name, unlimited))
+        })
     }
 
     /// What the kernel counted. Blocks briefly.
@@ -282,5 +325,41 @@ impl CgroupStats {
             io_write_bytes: self.io_write_bytes.or(other.io_write_bytes),
             oom_kills: self.oom_kills.or(other.oom_kills),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_quota_is_lifted_where_there_is_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let leaf = Leaf::from_dirs(vec![dir.path().to_owned()]);
+        assert_eq!(leaf.placement().cpu_quota, None);
+        leaf.lift_cpu_quota().unwrap();
+        let file = dir.path().join(v1::CPU_QUOTA);
+        std::fs::write(&file, "50").unwrap();
+        let quota = CpuQuota {
+            file: file.clone(),
+            limited: "50".to_owned(),
+            unlimited: "-1".to_owned(),
+        };
+        assert_eq!(leaf.placement().cpu_quota, Some(quota));
+        leaf.lift_cpu_quota().unwrap();
+        assert_eq!(std::fs::read_to_string(&file).unwrap(), "-1");
+        // What is not limited need not be lifted.
+        assert_eq!(leaf.placement().cpu_quota, None);
+        std::fs::write(dir.path().join(v2::CPU_QUOTA), "max 100000").unwrap();
+        assert_eq!(leaf.placement().cpu_quota, None);
+    }
+
+    #[test]
+    fn processes_are_bounded_without_cgroups_too() {
+        let none = CgroupParent::absent("there are none", "mount them");
+        assert_eq!(none.lacks(Bound::Pids), None);
+        assert!(!none.counts_pids());
+        let bounds: Vec<_> = none.not_enforceable().iter().map(|it| it.bound).collect();
+        assert_eq!(bounds, [Bound::Memory, Bound::Swap, Bound::Cpu]);
     }
 }

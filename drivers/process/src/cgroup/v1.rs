@@ -10,6 +10,9 @@ use super::{Bound, CgroupError, CgroupLimits, CgroupStats};
 /// The controllers a leaf is made in. `cpuacct` only counts.
 pub(super) const CONTROLLERS: [&str; 4] = ["memory", "pids", "cpu", "cpuacct"];
 
+/// In microseconds of each period.
+pub(super) const CPU_QUOTA: &str = "cpu.cfs_quota_us";
+
 /// Directories, by controller, whose children are sandboxes. Controllers mounted together share
 /// theirs.
 #[derive(Debug, Clone)]
@@ -64,7 +67,7 @@ impl Parent {
             files::write(&dir, "pids.max", &count.to_string())?;
         }
         if let (Some(millis), Some(dir)) = (limits.cpu_millis, leaf("cpu")) {
-            files::write(&dir, "cpu.cfs_quota_us", &quota_usec(millis).to_string())?;
+            files::write(&dir, CPU_QUOTA, &quota_usec(millis).to_string())?;
         }
         Ok(())
     }

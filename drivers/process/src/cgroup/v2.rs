@@ -10,6 +10,9 @@ const PERIOD_USEC: u64 = 100_000;
 /// The kernel's least quota.
 const QUOTA_USEC_MIN: u64 = 1000;
 
+/// Microseconds, of a period.
+pub(super) const CPU_QUOTA: &str = "cpu.max";
+
 /// What a leaf needs its parent to hand down.
 pub(super) const CONTROLLERS: [&str; 3] = ["memory", "pids", "cpu"];
 
@@ -60,7 +63,7 @@ impl Parent {
         if let Some(millis) = limits.cpu_millis.filter(|_| has(Bound::Cpu)) {
             files::write(
                 &dir,
-                "cpu.max",
+                CPU_QUOTA,
                 &format!("{} {PERIOD_USEC}", quota_usec(millis)),
             )?;
         }

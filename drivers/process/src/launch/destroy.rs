@@ -67,9 +67,19 @@ pub async fn destroy(state_dir: &Path, limit: Duration) -> Result<(), DestroyErr
         }
         let record = read::sandbox(state_dir);
         let shim = read::shim(state_dir);
+        let leaf = (record.as_ref()).map(|record| Leaf::from_dirs(record.cgroup_dirs.clone()));
+        if let Some(leaf) = &leaf
+            && let Err(error) = leaf.lift_cpu_quota()
+        {
+            // Then it takes as long as the quota makes it.
+            let error = &error as &dyn std::error::Error;
+            tracing::warn!(
+                error,
+                "cannot lift the cpu quota of a sandbox that is destroyed"
+            );
+        }
         end_processes(state_dir, record.as_ref(), shim, limit).await?;
-        if let Some(record) = &record {
-            let leaf = Leaf::from_dirs(record.cgroup_dirs.clone());
+        if let (Some(record), Some(leaf)) = (&record, leaf) {
             remove_cgroup(&leaf, limit).await?;
             release_ids(record)?;
         }

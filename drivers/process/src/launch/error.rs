@@ -38,6 +38,12 @@ pub enum LaunchError {
     /// No cgroup.
     #[error("cannot make the sandbox's cgroup")]
     Cgroup(#[source] CgroupError),
+    /// No copy of the supervisor for a workload that is root.
+    #[error("cannot copy the supervisor for a sandbox whose user is root")]
+    Supervisor {
+        /// Why.
+        source: io::Error,
+    },
     /// The shim program did not start.
     #[error("cannot start the shim {}", path.display())]
     Spawn {
@@ -82,9 +88,9 @@ impl LaunchError {
     pub fn errno(&self) -> Option<i32> {
         match self {
             LaunchError::Shim { failure, .. } => Some(failure.errno).filter(|&errno| errno != 0),
-            LaunchError::State { source, .. } | LaunchError::Spawn { source, .. } => {
-                source.raw_os_error()
-            }
+            LaunchError::State { source, .. }
+            | LaunchError::Spawn { source, .. }
+            | LaunchError::Supervisor { source } => source.raw_os_error(),
             LaunchError::Cgroup(error) => error.source.raw_os_error(),
             _ => None,
         }

@@ -7,6 +7,7 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::{DirBuilderExt, chown};
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use cofferdam_driver_sdk::supervisor::SupervisorBinary;
@@ -67,6 +68,8 @@ pub struct Launcher {
     config: LauncherConfig,
     switches: HostSwitches,
     spare: Option<SpareShim>,
+    /// The supervisor for sandboxes whose workload is root, made when the first one is.
+    execute_only: Arc<OnceLock<SupervisorBinary>>,
 }
 
 /// What was made before the shim starts.
@@ -87,6 +90,7 @@ impl Launcher {
             config,
             switches: HostSwitches::read(),
             spare: None,
+            execute_only: Arc::default(),
         })
     }
 
@@ -202,11 +206,7 @@ impl Launcher {
             .cgroups
             .create(&plan.sandbox_id, limits)
             .map_err(LaunchError::Cgroup)?;
-        let counts_pids = self
-            .config
-            .cgroups
-            .lacks(crate::cgroup::Bound::Pids)
-            .is_none();
+        let counts_pids = self.config.cgroups.counts_pids();
         let plan = ShimPlan {
             version: PLAN_VERSION,
             sandbox_id: plan.sandbox_id.clone(),
@@ -252,6 +252,20 @@ impl Launcher {
         }
     }
 
+    /// A workload that is root inside owns what its namespace's root owns: without this also the
+    /// supervisor's `oom_score_adj`.
+    fn supervisor(&self, plan: &ShimPlan) -> io::Result<&SupervisorBinary> {
+        let is_root = plan.workload.uid == 0 && matches!(plan.ids, IdMapping::Block { .. });
+        match self.execute_only.get() {
+            _ if !is_root => Ok(&self.config.supervisor),
+            Some(made) => Ok(made),
+            None => {
+                let made = self.config.supervisor.execute_only()?;
+                Ok(self.execute_only.get_or_init(|| made))
+            }
+        }
+    }
+
     async fn stand_up(
         &self,
         mut child: Child,
@@ -262,7 +276,10 @@ impl Launcher {
         let no_answer = |error: io::Error| LaunchError::NoAnswer {
             detail: error.to_string(),
         };
-        let answer = converse(socket, plan, bootstrap, self.config.supervisor.as_fd());
+        let supervisor = self
+            .supervisor(plan)
+            .map_err(|source| LaunchError::Supervisor { source })?;
+        let answer = converse(socket, plan, bootstrap, supervisor.as_fd());
         // The shim's first half ends as soon as the second runs; it is ours to reap either way.
         let answer = answer.await.map_err(no_answer)?;
         let status = child.wait().await.map_err(no_answer)?;

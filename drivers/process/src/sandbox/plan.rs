@@ -121,6 +121,22 @@ pub struct CgroupPlacement {
     pub procs_files: Vec<PathBuf>,
     /// The v2 leaf, for `CLONE_INTO_CGROUP`, which avoids the migration lock.
     pub v2_dir: Option<PathBuf>,
+    /// What bounds CPU time, if it is bounded.
+    #[serde(default)]
+    pub cpu_quota: Option<CpuQuota>,
+}
+
+/// The control file of the CPU quota. The shim lifts the quota to kill: what is killed has to run
+/// for a moment to end, and hundreds of processes would share that moment's worth.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CpuQuota {
+    /// `cpu.max` or `cpu.cfs_quota_us`. The shim opens it with the driver's credentials.
+    pub file: PathBuf,
+    /// What it says while the sandbox runs.
+    pub limited: String,
+    /// What lifts it.
+    pub unlimited: String,
 }
 
 /// A line of `/proc/PID/{uid,gid}_map`: inner id, host id, count.

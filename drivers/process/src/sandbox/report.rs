@@ -137,6 +137,8 @@ stages! {
     CgroupNamespace = "create the cgroup namespace",
     /// The fresh `/proc`.
     MountProc = "mount /proc",
+    /// Covering what `/proc` tells of the host.
+    MaskProc = "cover what /proc tells of the host",
     /// Descriptors 0 to 4 of the supervisor.
     Descriptors = "arrange the supervisor's descriptors",
     /// Resource limits.
@@ -153,6 +155,10 @@ stages! {
     Seccomp = "install the seccomp filter",
     /// `execveat`.
     ExecSupervisor = "execute the supervisor",
+    /// The timer of the sandbox's deadline.
+    ArmDeadline = "arm the timer of the deadline",
+    /// `cpu.max` or `cpu.cfs_quota_us`.
+    CpuQuota = "set the sandbox's cpu quota",
     /// A request that does not fit the state.
     Control = "carry out a control request",
 }

@@ -36,6 +36,8 @@ pub(crate) struct Handles {
     pub(crate) cgroup_procs: Vec<OwnedFd>,
     /// The v2 leaf.
     pub(crate) cgroup_dir: Option<OwnedFd>,
+    /// The file of the plan's CPU quota.
+    pub(crate) cpu_quota: Option<OwnedFd>,
     /// `shim.sock`, listening.
     pub(crate) control: UnixListener,
     /// `/dev/null`.
@@ -65,6 +67,14 @@ impl Handles {
             Some(path) => Some(open_dir(path).at(Stage::OpenCgroup, path.display())?),
             None => None,
         };
+        let cpu_quota = match &plan.cgroup.cpu_quota {
+            Some(quota) => {
+                let flags = OFlags::WRONLY | OFlags::CLOEXEC;
+                let file = openat(CWD, &quota.file, flags, Mode::empty());
+                Some(file.at(Stage::OpenCgroup, quota.file.display())?)
+            }
+            None => None,
+        };
         let control = control_socket(&run_dir).at(Stage::BindControlSocket, run_path.display())?;
         let host_proc = open_dir(Path::new("/proc")).at(Stage::OpenStateDir, "/proc")?;
         let null = openat(
@@ -82,6 +92,7 @@ impl Handles {
             host_proc,
             cgroup_procs,
             cgroup_dir,
+            cpu_quota,
             control,
             null,
             console,
@@ -101,6 +112,7 @@ impl Handles {
             self.console.1.as_fd(),
         ];
         all.extend(self.cgroup_dir.as_ref().map(AsFd::as_fd));
+        all.extend(self.cpu_quota.as_ref().map(AsFd::as_fd));
         all.extend(self.cgroup_procs.iter().map(AsFd::as_fd));
         all.extend(self.callback_dir.as_ref().map(AsFd::as_fd));
         all
@@ -117,6 +129,10 @@ impl Handles {
             null: next.next()?,
             console: (next.next()?, next.next()?),
             cgroup_dir: match plan.cgroup.v2_dir {
+                Some(_) => Some(next.next()?),
+                None => None,
+            },
+            cpu_quota: match plan.cgroup.cpu_quota {
                 Some(_) => Some(next.next()?),
                 None => None,
             },

@@ -26,7 +26,7 @@ use rustix::thread::set_no_new_privs;
 use super::failure::Context;
 use super::handles::Handles;
 use super::sys::{self, Fork};
-use super::{caps, landlock, namespaces, proc, seccomp};
+use super::{caps, landlock, mask, namespaces, proc, seccomp};
 use crate::sandbox::plan::{IdMapping, ShimPlan};
 use crate::sandbox::record::ProcessId;
 use crate::sandbox::report::{Failure, Stage};
@@ -241,6 +241,7 @@ impl Child<'_> {
         namespaces::become_inner_root(&self.plan.ids)?;
         setsid().at(Stage::CloneInit, "setsid")?;
         mount_proc()?;
+        mask::mask_proc()?;
         if matches!(self.plan.ids, IdMapping::Single { .. }) {
             namespaces::become_workload_id(&self.plan.workload)?;
         }

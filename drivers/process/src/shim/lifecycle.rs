@@ -47,13 +47,13 @@ pub(crate) fn run(mut channel: UnixStream, socket: UnixStream, flags: u64) -> i3
     let bootstrap = received.bootstrap;
     let loopback = loopback.at(Stage::LoopbackUp, "");
     match loopback.and_then(|()| stand_up(plan, handles, &bootstrap)) {
-        Ok((lifecycle, signals, up)) => {
+        Ok((lifecycle, watched, up)) => {
             drop(bootstrap);
             outer::report(&socket, &LaunchReport::Up(up));
             drop(socket);
             // Standard input was the launch socket too.
             let _ = sys::place(lifecycle.handles.null.as_fd(), 0);
-            serve::run(lifecycle, signals)
+            serve::run(lifecycle, watched)
         }
         Err(failure) => {
             outer::report(&socket, &LaunchReport::Failed(failure));
@@ -66,10 +66,12 @@ fn stand_up(
     plan: ShimPlan,
     mut handles: Handles,
     bootstrap: &[u8],
-) -> Result<(Lifecycle, OwnedFd, Up), Failure> {
+) -> Result<(Lifecycle, serve::Watched, Up), Failure> {
     let _ = rustix::thread::set_name(c"cofferdam-shim");
     setsid().at(Stage::CreateNamespaces, "setsid")?;
     let signals = sys::signal_fd(&serve::SIGNALS).at(Stage::CreateNamespaces, "signals")?;
+    // Without it the deadline would not hold, so it comes before there is anything to hold.
+    let deadline = serve::arm(plan.expire_time_unix_ms)?;
     rootfs::make_private()?;
     handles.confine_callback(&plan)?;
     let pending = init::spawn(&plan, &handles, bootstrap)?;
@@ -87,7 +89,7 @@ fn stand_up(
     };
     let mut lifecycle = Lifecycle::new(plan, handles);
     lifecycle.started(init)?;
-    Ok((lifecycle, signals, up))
+    Ok((lifecycle, serve::Watched { signals, deadline }, up))
 }
 
 /// Everything but the init.
@@ -109,6 +111,8 @@ pub(crate) struct Lifecycle {
     last_exit: Option<ExitRecord>,
     /// The shim goes when no init is left.
     pub(crate) ending: bool,
+    /// As long as something is being killed.
+    quota_is_lifted: bool,
 }
 
 #[derive(Debug)]
@@ -129,6 +133,7 @@ impl Lifecycle {
             generation: 0,
             last_exit: None,
             ending: false,
+            quota_is_lifted: false,
         }
     }
 
@@ -163,6 +168,7 @@ impl Lifecycle {
         if self.ending || self.expires_in().is_some_and(|left| left.is_zero()) {
             return refuse("the sandbox has expired");
         }
+        self.restore_quota()?;
         let init = init::spawn(&self.plan, &self.handles, bootstrap)?.release(&self.handles)?;
         self.started(init)
     }
@@ -192,7 +198,29 @@ impl Lifecycle {
             running.cause.get_or_insert(cause);
             running.kill_at = None;
             let _ = pidfd_send_signal(&running.pidfd, Signal::KILL);
+            self.lift_quota();
         }
+    }
+
+    /// So that what has been killed can end, see [`crate::sandbox::plan::CpuQuota`].
+    fn lift_quota(&mut self) {
+        if let (Some(quota), Some(file)) = (&self.plan.cgroup.cpu_quota, &self.handles.cpu_quota) {
+            self.quota_is_lifted = true;
+            // Without it all ends in the time that the quota allows.
+            let _ = rustix::io::pwrite(file, quota.unlimited.as_bytes(), 0);
+        }
+    }
+
+    fn restore_quota(&mut self) -> Result<(), Failure> {
+        if self.quota_is_lifted
+            && let (Some(quota), Some(file)) =
+                (&self.plan.cgroup.cpu_quota, &self.handles.cpu_quota)
+        {
+            rustix::io::pwrite(file, quota.limited.as_bytes(), 0)
+                .at(Stage::CpuQuota, quota.file.display())?;
+            self.quota_is_lifted = false;
+        }
+        Ok(())
     }
 
     /// Kills what runs, and ends the shim.
@@ -293,10 +321,6 @@ impl Lifecycle {
 
     pub(crate) fn set_expire(&mut self, expire_time_unix_ms: u64) {
         self.plan.expire_time_unix_ms = expire_time_unix_ms;
-    }
-
-    pub(crate) fn expire_time_unix_ms(&self) -> u64 {
-        self.plan.expire_time_unix_ms
     }
 
     pub(crate) fn status(&self) -> Status {

@@ -24,6 +24,7 @@ mod handles;
 mod init;
 pub(crate) mod landlock;
 mod lifecycle;
+mod mask;
 mod namespaces;
 mod outer;
 pub(crate) mod proc;

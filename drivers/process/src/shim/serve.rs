@@ -15,6 +15,7 @@ use rustix::time::{
 use zeroize::Zeroizing;
 
 use super::console::Console;
+use super::failure::Context;
 use super::lifecycle::Lifecycle;
 use crate::sandbox::control::{REQUEST_BYTES_MAX, Request, Response};
 use crate::sandbox::record::ExitCause;
@@ -26,20 +27,47 @@ pub(crate) const SIGNALS: [i32; 3] = [libc::SIGTERM, libc::SIGINT, libc::SIGHUP]
 /// Connections served at once. The driver holds one, `wait` another; more is a bug of somebody's.
 const CLIENTS_MAX: usize = 16;
 
-/// Serves until the sandbox ends; returns the exit code.
-pub(crate) fn run(lifecycle: Lifecycle, signals: OwnedFd) -> i32 {
-    // Without a timer the deadline would not hold.
-    let Ok(deadline) = timerfd_create(TimerfdClockId::Realtime, TimerfdFlags::CLOEXEC) else {
-        return 1;
+/// What the loop watches besides the sandbox.
+#[derive(Debug)]
+pub(crate) struct Watched {
+    /// [`SIGNALS`].
+    pub(crate) signals: OwnedFd,
+    /// See [`arm`].
+    pub(crate) deadline: OwnedFd,
+}
+
+/// A timer of the deadline.
+pub(crate) fn arm(expire_time_unix_ms: u64) -> Result<OwnedFd, Failure> {
+    let timer = timerfd_create(TimerfdClockId::Realtime, TimerfdFlags::CLOEXEC)
+        .at(Stage::ArmDeadline, "")?;
+    set(&timer, expire_time_unix_ms)?;
+    Ok(timer)
+}
+
+fn set(timer: &OwnedFd, expire_time_unix_ms: u64) -> Result<(), Failure> {
+    let zero = Timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
     };
+    // A value of 0 disarms it; a time that has passed fires at once.
+    let at = Itimerspec {
+        it_interval: zero,
+        it_value: timespec(Duration::from_millis(expire_time_unix_ms)),
+    };
+    timerfd_settime(timer, TimerfdTimerFlags::ABSTIME, &at)
+        .map(drop)
+        .at(Stage::ArmDeadline, "")
+}
+
+/// Serves until the sandbox ends; returns the exit code.
+pub(crate) fn run(lifecycle: Lifecycle, watched: Watched) -> i32 {
     let mut serve = Serve {
         lifecycle,
-        signals,
-        deadline,
+        signals: watched.signals,
+        deadline: watched.deadline,
         console: Console::default(),
         clients: Vec::new(),
     };
-    serve.arm_deadline();
     while !serve.lifecycle.ended() {
         serve.turn();
     }
@@ -203,8 +231,9 @@ impl Serve {
             Request::SetExpire {
                 expire_time_unix_ms,
             } => {
+                // The one that was armed holds on if this one cannot be.
+                set(&self.deadline, expire_time_unix_ms)?;
                 self.lifecycle.set_expire(expire_time_unix_ms);
-                self.arm_deadline();
                 Ok(None)
             }
             Request::Terminate => {
@@ -225,20 +254,6 @@ impl Serve {
             }
             _ => true,
         });
-    }
-
-    fn arm_deadline(&self) {
-        let at = self.lifecycle.expire_time_unix_ms();
-        let zero = Timespec {
-            tv_sec: 0,
-            tv_nsec: 0,
-        };
-        // A value of 0 disarms it; a time that has passed fires at once.
-        let timer = Itimerspec {
-            it_interval: zero,
-            it_value: timespec(Duration::from_millis(at)),
-        };
-        let _ = timerfd_settime(&self.deadline, TimerfdTimerFlags::ABSTIME, &timer);
     }
 }
 
