@@ -12,7 +12,7 @@ use std::sync::Mutex;
 use tempfile::TempDir;
 
 use crate::gateway::Builder;
-use crate::wait;
+use crate::{binaries, wait};
 
 /// An image with busybox and what a dynamically linked program of the tests needs.
 pub const IMAGE: &str = "cofferdam-test:latest";
@@ -210,6 +210,10 @@ fn fill(root: &TempDir) {
             symlink("busybox", root.join("bin").join(applet)).expect("name an applet");
         }
     }
+    // Whoever runs it would be root, if that were possible.
+    let setuid = root.join("bin/setuid-probe");
+    fs::copy(binaries::own("cofferdam-test-probe"), &setuid).expect("copy the probe");
+    fs::set_permissions(&setuid, fs::Permissions::from_mode(0o6755)).expect("chmod");
     let everybodys = fs::Permissions::from_mode(0o1777);
     fs::set_permissions(root.join("tmp"), everybodys).expect("chmod");
     let passwd = "root:x:0:0:root:/root:/bin/sh\nsandbox:x:1000:1000::/workspace:/bin/sh\n";

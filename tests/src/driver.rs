@@ -21,13 +21,7 @@ pub struct TestDriver {
 impl TestDriver {
     /// As the user who runs the tests, in the home of the gateway that will use it.
     pub fn start(home: &Home, name: &str) -> Self {
-        Self::start_with(home, name, &[])
-    }
-
-    /// With these variables in its environment.
-    pub fn start_with(home: &Home, name: &str, variables: &[(&str, &str)]) -> Self {
-        let mut command = Command::new(binaries::own("cofferdam-test-driver"));
-        command.envs(variables.iter().copied());
+        let command = Command::new(binaries::own("cofferdam-test-driver"));
         Self::launch(home, name, command)
     }
 

@@ -1,6 +1,4 @@
 //! A third party's driver, as its author would write it: the SDK, and the SDK's fake platform.
-//!
-//! With `COFFERDAM_TEST_HANG_IN=create` (or another method) it never comes back from there.
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -13,24 +11,13 @@ use cofferdam_driver_sdk::{
 };
 
 fn main() -> ExitCode {
-    let hang_in = std::env::var("COFFERDAM_TEST_HANG_IN").unwrap_or_default();
     cofferdam_driver_sdk::run(|context| DemoDriver {
         fake: FakeDriver::new(context),
-        hang_in,
     })
 }
 
 struct DemoDriver {
     fake: FakeDriver,
-    hang_in: String,
-}
-
-impl DemoDriver {
-    async fn enter(&self, method: &str) {
-        if self.hang_in == method {
-            std::future::pending::<()>().await;
-        }
-    }
 }
 
 impl ComputeDriver for DemoDriver {
@@ -51,12 +38,10 @@ impl ComputeDriver for DemoDriver {
     }
 
     async fn configure(&self, settings: FakeSettings) -> Result<(), DriverError> {
-        self.enter("configure").await;
         self.fake.configure(settings).await
     }
 
     async fn fingerprint(&self) -> proto::FingerprintResponse {
-        self.enter("fingerprint").await;
         self.fake.fingerprint().await
     }
 
@@ -65,17 +50,14 @@ impl ComputeDriver for DemoDriver {
         call: &Call,
         spec: &proto::SandboxSpec,
     ) -> Result<Vec<proto::FieldViolation>, DriverError> {
-        self.enter("validate").await;
         self.fake.validate(call, spec).await
     }
 
     async fn create(&self, call: &Call, request: CreateRequest) -> Result<Created, DriverError> {
-        self.enter("create").await;
         self.fake.create(call, request).await
     }
 
     async fn recover(&self, call: &Call, item: RecoverItem) -> Recovered {
-        self.enter("recover").await;
         self.fake.recover(call, item).await
     }
 
@@ -85,7 +67,6 @@ impl ComputeDriver for DemoDriver {
         sandbox_id: &str,
         token: Token,
     ) -> Result<proto::Sandbox, DriverError> {
-        self.enter("start").await;
         self.fake.start(call, sandbox_id, token).await
     }
 
@@ -95,22 +76,18 @@ impl ComputeDriver for DemoDriver {
         sandbox_id: &str,
         grace: Duration,
     ) -> Result<proto::Sandbox, DriverError> {
-        self.enter("stop").await;
         self.fake.stop(call, sandbox_id, grace).await
     }
 
     async fn delete(&self, call: &Call, sandbox_id: &str) -> Result<(), DriverError> {
-        self.enter("delete").await;
         self.fake.delete(call, sandbox_id).await
     }
 
     async fn get(&self, call: &Call, sandbox_id: &str) -> Result<proto::Sandbox, DriverError> {
-        self.enter("get").await;
         self.fake.get(call, sandbox_id).await
     }
 
     async fn list(&self, call: &Call) -> Result<Inventory, DriverError> {
-        self.enter("list").await;
         self.fake.list(call).await
     }
 }

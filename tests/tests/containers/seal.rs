@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use cofferdam_tests::container::Kind;
 
 use super::{Contained, for_each_engine};
-use crate::sealed::{none_is_ok, probe};
+use crate::sealed::{none_is_ok, probe, ways_to_the_callback};
 
 for_each_engine!(
     a_workload_has_no_capabilities_and_can_gain_none,
@@ -13,6 +13,8 @@ for_each_engine!(
     there_is_no_network,
     calls_that_no_workload_needs_are_refused,
     the_supervisor_is_out_of_reach,
+    a_workload_cannot_answer_in_its_supervisors_place,
+    a_setuid_program_of_root_is_inert,
     limits_hold,
 );
 
@@ -127,6 +129,37 @@ fn the_supervisor_is_out_of_reach(kind: Kind) {
     let script = format!("for s in {signals}; do kill -$s 1 2>/dev/null; done; true");
     contained.sh("sealed", &script);
     assert_eq!(contained.sh("sealed", "echo alive"), "alive");
+}
+
+/// The socket's directory is in the container: whoever answers there has to know the token.
+fn a_workload_cannot_answer_in_its_supervisors_place(kind: Kind) {
+    let contained = sealed(kind, &[]);
+    let gateway = contained.gateway();
+    let about = gateway.json(["inspect", "sealed"]);
+    let id = about["sandbox_id"].as_str().expect("an id");
+    let mut running = gateway.cli(["exec", "-i", "sealed", "cat"]).spawn();
+    running.type_in("before\n");
+    running.expect("before\n");
+    let mut args = vec!["callback".to_owned(), id.to_owned()];
+    args.push("/.cofferdam/callback/gateway.sock".to_owned());
+    args.extend(ways_to_the_callback());
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    let found = find(&contained, &args);
+    assert!(found.len() > 40, "{found:?}");
+    none_is_ok(&found);
+    running.type_in("after\n");
+    running.expect("after\n");
+    running.end_stdin();
+    assert_eq!(running.wait().success(), "before\nafter");
+    assert_eq!(contained.sh("sealed", "echo works"), "works");
+}
+
+fn a_setuid_program_of_root_is_inert(kind: Kind) {
+    let contained = sealed(kind, &[]);
+    let about = contained.sh("sealed", "stat -c '%u %a' /bin/setuid-probe");
+    assert_eq!(about, "0 6755");
+    let found = contained.sh("sealed", "/bin/setuid-probe identity");
+    assert_eq!(found, r#"{"gid":1000,"uid":1000}"#);
 }
 
 fn limits_hold(kind: Kind) {

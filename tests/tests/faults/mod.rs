@@ -4,6 +4,7 @@
 
 mod calls;
 mod doors;
+mod each;
 mod health;
 mod inventory;
 mod places;

@@ -43,6 +43,10 @@ fn run() -> Result<()> {
         "calls" => say(&calls::probe()),
         "pid-one" => say(&pid_one::probe()),
         "callback" => say(&callback::probe(&rest)),
+        "identity" => say(&json!({
+            "uid": rustix::process::geteuid().as_raw(),
+            "gid": rustix::process::getegid().as_raw(),
+        })),
         "burn" => burn(Duration::from_millis(number(&rest)?)),
         "serve" => serve(u16::try_from(number(&rest)?)?),
         other => bail!("no probe {other:?}"),
