@@ -43,7 +43,9 @@ pub(super) fn start(
         .with_context(|| format!("{name} is not installed; run `cargo xtask engines`"))?;
     let mut command = Command::new(program);
     arguments(&mut command, &dir, &socket);
+    // Its helpers leave files where they are started: conmon an empty `oom`, for instance.
     let mut child = command
+        .current_dir(&dir)
         .stdin(Stdio::null())
         .stdout(log.try_clone()?)
         .stderr(log)
