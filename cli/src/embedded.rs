@@ -3,17 +3,22 @@
 //! The seam to `cofferdam_gateway::embed`: nothing else in this crate knows that library. It lives
 //! on threads of its own, so that a stalled terminal here holds up nothing there.
 
-use std::error::Error as _;
+use std::error::Error;
 use std::io::{self, IsTerminal as _};
 use std::path::PathBuf;
 use std::thread::JoinHandle;
+use std::time::Duration;
 
+pub(crate) use cofferdam_gateway::embed::Remains;
 use cofferdam_gateway::embed::{self, EmbedError, EmbedOptions};
 use tokio::sync::oneshot;
 use tracing_subscriber::EnvFilter;
 
 use crate::error::{CommandError, Kind};
 use crate::libexec;
+
+/// Somebody looks at what comes of it, and will wait.
+const CLEAR_PATIENCE: Duration = Duration::from_secs(20);
 
 /// What an embedded gateway is to be.
 #[derive(Debug, Clone)]
@@ -123,6 +128,11 @@ fn live(
     let _ = done.send(());
 }
 
+/// Removes what the gateways left that were brought along by commands which were killed.
+pub(crate) async fn clear_dead() -> Result<Vec<Remains>, CommandError> {
+    Ok(embed::clear_dead(&libexec::find()?, CLEAR_PATIENCE).await)
+}
+
 /// It lists its problems as lines, each with its hint below; we have one line for all of them.
 fn could_not_start(error: &EmbedError) -> CommandError {
     let text = error.to_string();
@@ -152,7 +162,7 @@ fn could_not_start(error: &EmbedError) -> CommandError {
 const HINT: &str = "hint:";
 
 /// Everything below an error, outermost first.
-fn causes(error: &EmbedError) -> Option<String> {
+pub(crate) fn causes(error: &dyn Error) -> Option<String> {
     let below = std::iter::successors(error.source(), |&cause| cause.source());
     let texts: Vec<String> = below.map(ToString::to_string).collect();
     (!texts.is_empty()).then(|| texts.join(": "))

@@ -223,6 +223,15 @@ impl App {
         }
     }
 
+    /// How many sandboxes there are that have not been deleted.
+    pub fn sandboxes_left(&self) -> usize {
+        let all = self.sandboxes.list();
+        let is_left = |view: &SandboxView| view.facts.state != SandboxState::Deleted;
+        all.iter()
+            .filter(|sandbox| is_left(&sandbox.view()))
+            .count()
+    }
+
     /// Deletes that are under way should not be left to the next start.
     async fn deletes_ended(&self, deadline: Instant) -> bool {
         for sandbox in self.sandboxes.list() {

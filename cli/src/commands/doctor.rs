@@ -13,7 +13,7 @@ use super::driver::list;
 use super::version::info;
 use crate::cli::Global;
 use crate::connect::{self, Client, Looked};
-use crate::embedded::{Embedded, Options};
+use crate::embedded::{self, Embedded, Options, Remains};
 use crate::error::CommandError;
 use crate::ui::{Tone, Ui, one_line};
 use crate::view::driver::{CheckView, DriverView, condition, is_healthy, trouble};
@@ -26,7 +26,7 @@ const SETTLE_INTERVAL: Duration = Duration::from_millis(100);
 ///
 /// Exits with 1 if something fails that is needed: the gateway, the default driver, the driver
 /// that is named, or any driver that is there but does not work. When no gateway runs, one is
-/// brought along for the checks.
+/// brought along for the checks. What a `cofferdam run` of yours left that was killed is removed.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// Only this driver, which is needed then.
@@ -47,13 +47,16 @@ struct Finding {
 }
 
 pub(crate) async fn run(args: Args, global: &Global, ui: &Ui) -> Result<u8, CommandError> {
-    let findings = match connect::find(global) {
+    // First of all: a gateway that is brought along would do it, too, and say nothing of it.
+    let mut remains = remains_findings(embedded::clear_dead().await);
+    let mut findings = match connect::find(global) {
         Ok(found) => {
             let place = found.path.display().to_string();
             examine(connect::open(found)?, &place, &args).await
         }
         Err(looked) => without_gateway(looked, global, &args).await,
     };
+    findings.append(&mut remains);
     let failed = findings
         .iter()
         .any(|finding| finding.needed && finding.result == FAILED);
@@ -156,6 +159,44 @@ fn brought_along_fails(error: &CommandError) -> Finding {
     Finding {
         subject: "embedded gateway".to_owned(),
         ..gateway_fails(error)
+    }
+}
+
+/// Nothing, if nobody was killed.
+fn remains_findings(cleared: Result<Vec<Remains>, CommandError>) -> Vec<Finding> {
+    let all = match cleared {
+        Ok(all) => all,
+        // Only a client is installed here, which has brought no gateway along.
+        Err(_) => return Vec::new(),
+    };
+    all.into_iter().map(remains_finding).collect()
+}
+
+fn remains_finding(remains: Remains) -> Finding {
+    let place = remains.directory.display();
+    let (result, detail, fix) = match &remains.removed {
+        Ok(sandboxes) => {
+            let s = if *sandboxes == 1 { "" } else { "es" };
+            let detail = format!(
+                "a command that was killed left {place} and {sandboxes} sandbox{s}: removed"
+            );
+            (PASSED, detail, None)
+        }
+        Err(error) => {
+            let because =
+                embedded::causes(error).map_or_else(String::new, |why| format!(": {why}"));
+            let detail = format!("a command that was killed left {place}: {error}{because}");
+            let fix = "mend that, and call `cofferdam doctor` again".to_owned();
+            (WARNING, detail, Some(fix))
+        }
+    };
+    Finding {
+        subject: "leftovers".to_owned(),
+        result,
+        needed: false,
+        detail,
+        fix,
+        checks: Vec::new(),
     }
 }
 

@@ -82,7 +82,7 @@ async fn put_away(embedded: Embedded, ui: &Ui) -> Result<(), CommandError> {
     tokio::select! {
         () = embedded.shutdown() => {}
         _ = interrupt.recv() => {
-            ui.remark("left before the sandbox was removed: it ends at the end of its lifetime");
+            ui.remark("left before the sandbox was removed: the next `cofferdam run` or `cofferdam doctor` does that");
         }
     }
     Ok(())
