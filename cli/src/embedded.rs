@@ -1,6 +1,6 @@
 //! A gateway of our own, for as long as one command runs.
 //!
-//! The seam to `cofferdam_gateway::embed`: nothing else in this crate knows that library. It lives
+//! The seam to `cofferdam_gateway`'s own life: nothing else in this crate starts or examines one. It lives
 //! on threads of its own, so that a stalled terminal here holds up nothing there.
 
 use std::error::Error;
@@ -9,8 +9,10 @@ use std::path::PathBuf;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use cofferdam_gateway::config::Host;
 pub(crate) use cofferdam_gateway::embed::Remains;
 use cofferdam_gateway::embed::{self, EmbedError, EmbedOptions};
+use cofferdam_gateway::service::{self, Examined};
 use tokio::sync::oneshot;
 use tracing_subscriber::EnvFilter;
 
@@ -133,25 +135,29 @@ pub(crate) async fn clear_dead() -> Result<Vec<Remains>, CommandError> {
     Ok(embed::clear_dead(&libexec::find()?, CLEAR_PATIENCE).await)
 }
 
+/// What the service of this user, which does not run, would start with.
+pub(crate) async fn examine_service() -> Result<Examined, CommandError> {
+    let examined = service::examine(&Host::here()).await;
+    examined.map_err(|error| {
+        let (problems, hint) = on_one_line(&error.to_string());
+        let told = CommandError::new(Kind::NoGateway, problems);
+        match hint {
+            Some(hint) => told.hint(hint),
+            None => told,
+        }
+    })
+}
+
 /// It lists its problems as lines, each with its hint below; we have one line for all of them.
 fn could_not_start(error: &EmbedError) -> CommandError {
-    let text = error.to_string();
-    let (hints, problems): (Vec<&str>, Vec<&str>) = text
-        .lines()
-        .partition(|line| line.trim_start().starts_with(HINT));
-    let problems = problems.join("; ").replace(":; ", ": ");
+    let (problems, hint) = on_one_line(&error.to_string());
     let told = CommandError::new(
         Kind::NoGateway,
         format!("no gateway runs, and the one to be brought along did not start: {problems}"),
     );
-    let hints: Vec<&str> = hints
-        .iter()
-        .map(|line| line.trim_start().trim_start_matches(HINT).trim_start())
-        .collect();
-    let told = if hints.is_empty() {
-        told
-    } else {
-        told.hint(hints.join("; "))
+    let told = match hint {
+        Some(hint) => told.hint(hint),
+        None => told,
     };
     match causes(error) {
         Some(causes) => told.caused_by(causes),
@@ -160,6 +166,19 @@ fn could_not_start(error: &EmbedError) -> CommandError {
 }
 
 const HINT: &str = "hint:";
+
+/// The problems, and the hints if there are any.
+fn on_one_line(text: &str) -> (String, Option<String>) {
+    let (hints, problems): (Vec<&str>, Vec<&str>) = text
+        .lines()
+        .partition(|line| line.trim_start().starts_with(HINT));
+    let problems = problems.join("; ").replace(":; ", ": ");
+    let hints: Vec<&str> = hints
+        .iter()
+        .map(|line| line.trim_start().trim_start_matches(HINT).trim_start())
+        .collect();
+    (problems, (!hints.is_empty()).then(|| hints.join("; ")))
+}
 
 /// Everything below an error, outermost first.
 pub(crate) fn causes(error: &dyn Error) -> Option<String> {

@@ -5,7 +5,7 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use cofferdam_gateway::app::App;
+use cofferdam_gateway::app::{App, StartError};
 use cofferdam_gateway::config::{self, Flags, Host, Resolved};
 use cofferdam_gateway::service::{self, LockError, ServiceError};
 
@@ -93,7 +93,21 @@ fn run(resolved: Resolved, flags: &Flags, host: &Host) -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error @ ServiceError::Lock(LockError::Taken { .. })) => fail(&error, EXIT_TAKEN),
-        Err(error) => fail(&error, 1),
+        Err(error) => {
+            let code = fail(&error, 1);
+            if let ServiceError::Start(StartError::Store(store)) = &error {
+                hint(store.hint());
+            }
+            code
+        }
+    }
+}
+
+/// Below what went wrong, as a configuration's problems have it.
+#[allow(clippy::print_stderr, reason = "there may be no log yet")]
+fn hint(text: Option<&str>) {
+    if let Some(text) = text {
+        eprintln!("  hint: {text}");
     }
 }
 

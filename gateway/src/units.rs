@@ -27,9 +27,18 @@ pub fn show_cpus(millis: u64) -> String {
     text.trim_end_matches('0').trim_end_matches('.').to_owned()
 }
 
-/// Milliseconds → "1h 30m", exactly.
+/// Milliseconds → "1h 30m", "99days", exactly. Months and years have no length that people agree on.
 pub fn show_duration_ms(millis: u64) -> String {
-    humantime::format_duration(Duration::from_millis(millis)).to_string()
+    const DAY_MS: u64 = 24 * 60 * 60 * 1000;
+    let rest = Duration::from_millis(millis % DAY_MS);
+    let rest = humantime::format_duration(rest).to_string();
+    match (millis / DAY_MS, millis % DAY_MS) {
+        (0, _) => rest,
+        (1, 0) => "1day".to_owned(),
+        (1, _) => format!("1day {rest}"),
+        (days, 0) => format!("{days}days"),
+        (days, _) => format!("{days}days {rest}"),
+    }
 }
 
 #[cfg(test)]
@@ -52,6 +61,10 @@ mod tests {
 
     #[test]
     fn durations_have_units() {
-        assert_eq!(show_duration_ms(90_500), "1m 30s 500ms");
+        let hour = 3_600_000;
+        let shown = [0, 90_500, 24 * hour, 25 * hour, 99 * 24 * hour].map(show_duration_ms);
+        let expected = ["0s", "1m 30s 500ms", "1day", "1day 1h", "99days"];
+        assert_eq!(shown, expected);
+        assert_eq!(show_duration_ms(49 * hour), "2days 1h");
     }
 }

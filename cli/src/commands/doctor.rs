@@ -112,14 +112,23 @@ async fn without_gateway(looked: Vec<Looked>, global: &Global, args: &Args) -> V
     };
     let embedded = match Embedded::start(options).await {
         Ok(embedded) => embedded,
-        Err(error) => return vec![gateway_fails(&absent), brought_along_fails(&error)],
+        Err(error) => {
+            return vec![
+                gateway_fails(&absent),
+                service_finding().await,
+                brought_along_fails(&error),
+            ];
+        }
     };
     let client = connect::open_path(embedded.socket.clone());
     let mut findings = examine(client, "none runs; this one was brought along", args).await;
     if let Some(first) = findings.first_mut().filter(|first| first.result == PASSED) {
         first.result = WARNING;
         first.fix = absent.hint.clone();
+        // Its store goes with it; what matters is the one of the service.
+        first.checks.clear();
     }
+    findings.insert(findings.len().min(1), service_finding().await);
     embedded.shutdown().await;
     findings
 }
@@ -140,7 +149,52 @@ fn gateway_finding(info: &GetInfoResponse, place: &str) -> Finding {
         needed: true,
         detail: format!("version {}, {state} ({place})", info.version),
         fix: fix.map(str::to_owned),
+        checks: vec![store_check(info)],
+    }
+}
+
+/// What a running gateway says of its own.
+fn store_check(info: &GetInfoResponse) -> CheckView {
+    let is_good = info.state_dir_trouble.is_empty();
+    let (result, detail) = match is_good {
+        true => (PASSED, "its state directory takes what is written"),
+        false => (FAILED, info.state_dir_trouble.as_str()),
+    };
+    CheckView {
+        id: "store".to_owned(),
+        result: result.to_owned(),
+        detail: Some(detail.to_owned()),
+        fix: (!is_good).then(|| info.state_dir_fix.clone()),
+    }
+}
+
+/// Would the service start? What keeps it from that is not seen by one that is brought along.
+async fn service_finding() -> Finding {
+    let finding = |subject: &str, result, detail, fix| Finding {
+        subject: subject.to_owned(),
+        result,
+        needed: true,
+        detail,
+        fix,
         checks: Vec::new(),
+    };
+    let examined = match embedded::examine_service().await {
+        Ok(examined) => examined,
+        Err(error) => {
+            let fix = error.hint.clone();
+            return finding("configuration", FAILED, error.sentence(), fix);
+        }
+    };
+    let place = examined.state_dir.display();
+    match &examined.store {
+        Ok(true) => finding("store", PASSED, format!("in {place}, not damaged"), None),
+        Ok(false) => finding("store", PASSED, format!("none yet in {place}"), None),
+        Err(error) => {
+            let because =
+                embedded::causes(error).map_or_else(String::new, |why| format!(": {why}"));
+            let fix = error.hint().map(str::to_owned);
+            finding("store", FAILED, format!("{error}{because}"), fix)
+        }
     }
 }
 

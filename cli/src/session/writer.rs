@@ -26,9 +26,13 @@ pub(crate) struct Writer {
     pub(super) result: Written,
 }
 
-/// How the writing went, once it has ended.
+/// How the writing went, once it has ended. It can be asked for again.
 #[derive(Debug)]
-pub(super) struct Written(oneshot::Receiver<io::Result<()>>);
+pub(super) struct Written {
+    result: oneshot::Receiver<io::Result<()>>,
+    /// Of an earlier question.
+    known: Option<io::Result<()>>,
+}
 
 impl Writer {
     pub(crate) fn start() -> Self {
@@ -42,7 +46,10 @@ impl Writer {
         });
         Self {
             queue,
-            result: Written(result),
+            result: Written {
+                result,
+                known: None,
+            },
         }
     }
 
@@ -54,24 +61,37 @@ impl Writer {
         }
     }
 
-    /// Waits until everything is written.
+    /// Waits until everything is written. Where a write has failed, it fails with that again.
     pub(crate) async fn finish(mut self) -> io::Result<()> {
         drop(self.queue);
-        match (&mut self.result.0).await {
-            Ok(result) => result,
-            Err(_) => Err(ended()),
-        }
+        self.result.ended().await
     }
 }
 
 impl Written {
-    /// Returns when writing has failed, and with what. Not to be asked again.
+    /// Returns when writing has failed, and with what.
     pub(super) async fn failed(&mut self) -> io::Error {
-        match (&mut self.0).await {
-            Ok(Err(error)) => error,
+        match self.ended().await {
+            Err(error) => error,
             // While the queue is open the thread ends for no other reason.
-            Ok(Ok(())) | Err(_) => ended(),
+            Ok(()) => ended(),
         }
+    }
+
+    async fn ended(&mut self) -> io::Result<()> {
+        let result = match self.known.take() {
+            Some(known) => known,
+            None => (&mut self.result).await.unwrap_or_else(|_| Err(ended())),
+        };
+        let known = self.known.insert(result);
+        known.as_ref().map_err(same).copied()
+    }
+}
+
+fn same(error: &io::Error) -> io::Error {
+    match error.raw_os_error() {
+        Some(code) => io::Error::from_raw_os_error(code),
+        None => io::Error::new(error.kind(), error.to_string()),
     }
 }
 
@@ -142,6 +162,33 @@ fn consume(run: &mut VecDeque<Bytes>, mut written: usize) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// `logs` and `cp` ask at the end, after a chunk could not be passed on for the same reason.
+    #[tokio::test]
+    async fn a_failure_is_told_to_all_who_ask() {
+        let (queue, chunks) = mpsc::channel(1);
+        let (done, result) = oneshot::channel();
+        let mut writer = Writer {
+            queue,
+            result: Written {
+                result,
+                known: None,
+            },
+        };
+        drop(chunks);
+        done.send(Err(Errno::PIPE.into())).unwrap();
+        let chunk = Chunk {
+            stream: Stream::Stdout,
+            offset: 0,
+            data: Bytes::from_static(b"x"),
+        };
+        let error = writer.write(chunk).await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::BrokenPipe);
+        let error = writer.result.failed().await;
+        assert_eq!(error.kind(), io::ErrorKind::BrokenPipe);
+        let error = writer.finish().await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::BrokenPipe);
+    }
 
     #[test]
     fn what_was_written_leaves_the_run() {

@@ -9,7 +9,7 @@ use cofferdam_proto::gateway::v1::execute_request::Request as Asked;
 use cofferdam_proto::gateway::v1::*;
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::support::fake::{ExecuteCall, ended, exited, running};
+use crate::support::fake::{ExecuteCall, ended, exited, output, running};
 use crate::support::{Fake, text};
 
 fn canceled() -> Execution {
@@ -169,6 +169,30 @@ fn when_nobody_reads_the_output_the_command_is_canceled_quietly() {
     receiver.recv().unwrap();
     assert_eq!(output.status.code(), Some(141));
     assert_eq!(text(&output.stderr), "");
+}
+
+#[test]
+fn a_reader_that_leaves_the_logs_is_no_error() {
+    let fake = Fake::start();
+    fake.on_read_output(async |call| {
+        // More than waits between the stream and the output.
+        for index in 0..100_u64 {
+            let data = vec![b'y'; 100_000];
+            call.send(output(index * 100_000, OutputStream::Stdout, data))
+                .await;
+        }
+        call.send(Event::Finished(exited(0))).await;
+    });
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let ran = fake
+        .cofferdam()
+        .args(["logs", "-f", "exec-1"])
+        .stdout(writer)
+        .output()
+        .unwrap();
+    assert_eq!(text(&ran.stderr), "");
+    assert_eq!(ran.status.code(), Some(141));
 }
 
 #[test]

@@ -254,7 +254,7 @@ mod tests {
         assert!(dead_in(home.path()).is_empty());
         // As a kill does: the lock is let go of, and the directory stays.
         directory.keep();
-        assert_eq!(dead_in(home.path()), [path.clone()]);
+        assert_eq!(dead_in(home.path()), std::slice::from_ref(&path));
         let again = take_over(path, host.uid).unwrap();
         let read = again.options(Path::new("/libexec")).unwrap();
         assert_eq!(read.drivers, options.drivers);
@@ -281,7 +281,7 @@ mod tests {
         make("cofferdam-00000000000b", 0o700, false);
         let good = make("cofferdam-00000000000c", 0o700, true);
         std::os::unix::fs::symlink(&good, home.path().join("cofferdam-00000000000d")).unwrap();
-        assert_eq!(dead_in(home.path()), [good.clone()]);
+        assert_eq!(dead_in(home.path()), std::slice::from_ref(&good));
         let somebody_else = Host::here().uid + 1;
         assert!(take_over(good, somebody_else).is_none());
     }

@@ -10,6 +10,7 @@
 //! Everything that a gateway inside another program must not do is here and not in `App`.
 
 mod descriptors;
+mod examine;
 mod lock;
 mod log;
 mod notify;
@@ -20,6 +21,7 @@ use std::time::Duration;
 
 use crate::app::{App, StartError};
 use crate::config::{self, Config, Flags, Host};
+pub use examine::{Examined, examine};
 pub use lock::{DirectoryLock, LockError};
 pub use log::init as init_log;
 use signals::{Signal, Signals};

@@ -94,6 +94,26 @@ impl StoreError {
         }
     }
 
+    /// What the operator can do, where that is not in the message.
+    pub fn hint(&self) -> Option<&'static str> {
+        match self {
+            Self::Corrupt {
+                backup: Some(_), ..
+            } => Some(
+                "put the backup in its place and remove the files beside it that end in -wal and -shm",
+            ),
+            Self::Corrupt { backup: None, .. } => Some(
+                "move it away, with the files beside it that end in -wal and -shm, and start again: \
+                 records are lost, and sandboxes that still run end at their lifetime",
+            ),
+            Self::Full { .. } => Some("free space on its file system"),
+            Self::ReadOnly { .. } => {
+                Some("let the gateway's user write there, or choose another state_dir")
+            }
+            _ => None,
+        }
+    }
+
     /// Something about the machine and not about the change: the same one may be stored later.
     pub fn trouble(&self) -> Option<Trouble> {
         let directory = |path: &Path| path.parent().unwrap_or(path).to_owned();

@@ -23,25 +23,44 @@ pub(super) async fn run(connection: &mut SqliteConnection, path: &Path) -> Resul
     run_steps(connection, path, STEPS).await
 }
 
+/// Refuses what a newer gateway has written, and changes nothing.
+pub(super) async fn check_known(
+    connection: &mut SqliteConnection,
+    path: &Path,
+) -> Result<(), StoreError> {
+    let known = STEPS.len() as i64;
+    version(connection, path, known).await.map(|_found| ())
+}
+
+/// The schema that is there: at most the one that is known.
+async fn version(
+    connection: &mut SqliteConnection,
+    path: &Path,
+    known: i64,
+) -> Result<i64, StoreError> {
+    let failed = |source| StoreError::query("read the schema version", path, source);
+    let found: i64 = sqlx::query_scalar("PRAGMA user_version")
+        .fetch_one(connection)
+        .await
+        .map_err(failed)?;
+    if found <= known {
+        return Ok(found);
+    }
+    Err(StoreError::TooNew {
+        path: path.to_owned(),
+        found,
+        known,
+        backup: newest_backup(path),
+    })
+}
+
 pub(super) async fn run_steps(
     connection: &mut SqliteConnection,
     path: &Path,
     steps: &[&'static str],
 ) -> Result<(), StoreError> {
     let known = steps.len() as i64;
-    let failed = |source| StoreError::query("read the schema version", path, source);
-    let found: i64 = sqlx::query_scalar("PRAGMA user_version")
-        .fetch_one(&mut *connection)
-        .await
-        .map_err(failed)?;
-    if found > known {
-        return Err(StoreError::TooNew {
-            path: path.to_owned(),
-            found,
-            known,
-            backup: newest_backup(path),
-        });
-    }
+    let found = version(connection, path, known).await?;
     if found > 0 && found < known {
         back_up(connection, path, found).await?;
     }

@@ -144,6 +144,29 @@ impl Store {
         })
     }
 
+    /// Looks at a store without changing it, for somebody who does not run it. False: there is none.
+    pub async fn examine(path: &Path) -> Result<bool, StoreError> {
+        match path.metadata() {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(false),
+            Ok(about) if about.is_file() && about.len() == 0 => return Ok(false),
+            Ok(_) => {}
+            Err(source) => return Err(unreadable(path, source)),
+        }
+        // SQLite has one answer for whatever keeps it from opening a file.
+        std::fs::File::open(path).map_err(|source| unreadable(path, source))?;
+        let options = SqliteConnectOptions::new()
+            .filename(path)
+            .read_only(true)
+            .busy_timeout(BUSY_TIMEOUT)
+            .disable_statement_logging();
+        let opening = |source| StoreError::query("open", path, source);
+        let mut connection = options.connect().await.map_err(opening)?;
+        check(&mut connection, path).await?;
+        migrate::check_known(&mut connection, path).await?;
+        connection.close().await.map_err(opening)?;
+        Ok(true)
+    }
+
     /// Writes what is queued and closes the files. Every other handle gets `Closed` from then on.
     pub async fn close(self) {
         self.inner.readers.close().await;
@@ -169,6 +192,14 @@ impl Store {
     /// An error of a read.
     pub(super) fn failed(&self, operation: &'static str) -> impl Fn(sqlx::Error) -> StoreError {
         move |source| StoreError::query(operation, &self.inner.path, source)
+    }
+}
+
+fn unreadable(path: &Path, source: std::io::Error) -> StoreError {
+    StoreError::Io {
+        operation: "read",
+        path: path.to_owned(),
+        source,
     }
 }
 

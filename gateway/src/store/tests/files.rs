@@ -197,3 +197,30 @@ async fn a_store_that_is_closed_leaves_one_file_and_everything_in_it() {
     let store = Store::open(&path).await.unwrap();
     assert_eq!(store.sandboxes().await.unwrap().len(), 1);
 }
+
+#[tokio::test]
+async fn a_look_from_outside_changes_nothing_and_finds_damage() {
+    let fixture = Fixture::new().await;
+    let path = fixture.path();
+    // Beside a gateway that has it open, too.
+    assert!(Store::examine(&path).await.unwrap());
+    fixture.store.close().await;
+    let missing = path.with_file_name("missing.db");
+    assert!(!Store::examine(&missing).await.unwrap());
+    assert!(!missing.exists());
+
+    set_schema(&path, migrate::KNOWN + 1).await;
+    let error = Store::examine(&path).await.unwrap_err();
+    assert!(matches!(error, StoreError::TooNew { .. }), "{error}");
+
+    let damaged = b"not a store".repeat(1000);
+    std::fs::write(&path, &damaged).unwrap();
+    let error = Store::examine(&path).await.unwrap_err();
+    assert!(matches!(error, StoreError::Corrupt { .. }), "{error}");
+    assert!(error.hint().unwrap().contains("move it away"), "{error}");
+    assert_eq!(std::fs::read(&path).unwrap(), damaged);
+
+    std::fs::remove_file(&path).unwrap();
+    std::fs::create_dir(&path).unwrap();
+    assert!(Store::examine(&path).await.is_err());
+}
