@@ -11,7 +11,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use tokio::task::JoinHandle;
+use tokio::task::JoinSet;
 
 use crate::app::{App, StartError};
 use crate::config::{self, Config, ConfigError, Flags, Host};
@@ -62,7 +62,7 @@ pub struct Embedded {
     app: App,
     directory: PrivateDirectory,
     /// Goes on beside it.
-    clearing: JoinHandle<Vec<Remains>>,
+    clearing: JoinSet<Vec<Remains>>,
 }
 
 /// Starts a gateway on the current runtime, which has to have more than one thread or be driven
@@ -74,7 +74,8 @@ pub async fn start(options: EmbedOptions) -> Result<Embedded, EmbedError> {
     let libexec_dir = options.libexec_dir.clone();
     let config = configure(directory.path(), options, &host)?;
     let app = App::start(config).await?;
-    let clearing = tokio::spawn(async move { clear_dead(&libexec_dir, CLEAR_PATIENCE).await });
+    let mut clearing = JoinSet::new();
+    clearing.spawn(async move { clear_dead(&libexec_dir, CLEAR_PATIENCE).await });
     Ok(Embedded {
         app,
         directory,
@@ -116,12 +117,14 @@ impl Embedded {
     }
 
     /// Deletes every sandbox, ends the gateway and removes its files.
-    pub async fn shutdown(self) {
+    pub async fn shutdown(mut self) {
         self.app.remove_everything(REMOVE_PATIENCE).await;
         self.app.shutdown(DRAIN_PATIENCE).await;
         drop(self.directory);
-        if let Err(error) = self.clearing.await {
-            tracing::warn!(%error, "what killed gateways left was not cleared");
+        while let Some(cleared) = self.clearing.join_next().await {
+            if let Err(error) = cleared {
+                tracing::warn!(%error, "what killed gateways left was not cleared");
+            }
         }
     }
 }
