@@ -467,6 +467,7 @@ impl ComputeDriver for SandboxDriver {
             return Ok(());
         };
         let _operation = tracked.operation.lock().await;
+        tracked.is_being_deleted(&self.0.context.observations);
         // Cancelled here, the record is still there, and the next call goes on.
         platform::destroy(&tracked.dir, call.remaining(END_LIMIT)).await?;
         self.forget(&self.configured()?.records, &tracked)

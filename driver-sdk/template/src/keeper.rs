@@ -78,6 +78,8 @@ pub(crate) enum Cause {
     Lost,
 }
 
+/// Holds an [`End`].
+pub(crate) const END: &str = "end.json";
 /// See [`hold_alive`].
 pub(crate) const ALIVE: &str = "alive";
 /// Between two looks at a clock that somebody may set.
@@ -147,7 +149,7 @@ async fn live(dir: &Path, order: &Order) -> io::Result<()> {
         cause,
         time_unix_ms: now_unix_ms(),
     };
-    record::write(&dir.join("end.json"), &end)
+    record::write(&dir.join(END), &end)
 }
 
 struct Signals {

@@ -261,21 +261,30 @@ pub(crate) fn observe(dir: &Path) -> Observation {
     if boot.keeper.is_alive() {
         return Observation::Running(boot);
     }
-    let path = dir.join("end.json");
-    let end: Option<End> = record::read(&path).ok().flatten();
-    let end = end.filter(|end| end.boot == boot.boot).unwrap_or_else(|| {
-        let lost = End {
-            boot: boot.boot,
-            cause: Cause::Lost,
-            time_unix_ms: now_unix_ms(),
-        };
-        // So that the same is said at every look, also by the next driver.
-        if let Err(error) = record::write(&path, &lost) {
-            tracing::warn!(path = %path.display(), %error, "the end of a sandbox was not recorded");
-        }
-        lost
+    let end = recorded_end(dir, boot.boot).unwrap_or_else(|| End {
+        boot: boot.boot,
+        cause: Cause::Lost,
+        time_unix_ms: now_unix_ms(),
     });
     Observation::Ended(boot, end)
+}
+
+fn recorded_end(dir: &Path, boot: u64) -> Option<End> {
+    let end: Option<End> = record::read(&dir.join(keeper::END)).ok().flatten();
+    end.filter(|end| end.boot == boot)
+}
+
+/// The same; an end that nobody has seen is written down, so that the same is said at every look,
+/// also by the next driver.
+pub(crate) fn observe_and_record(dir: &Path) -> Observation {
+    let observation = observe(dir);
+    if let Observation::Ended(_, end) = &observation
+        && recorded_end(dir, end.boot).is_none()
+        && let Err(error) = record::write(&dir.join(keeper::END), end)
+    {
+        tracing::warn!(dir = %dir.display(), %error, "the end of a sandbox was not recorded");
+    }
+    observation
 }
 
 /// Waits for the end of a boot. False: it has not ended in this time.

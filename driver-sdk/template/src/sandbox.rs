@@ -38,6 +38,7 @@ struct Inner {
     record: Record,
     half_made_until: Option<Instant>,
     is_watched: bool,
+    is_being_deleted: bool,
     is_gone: bool,
 }
 
@@ -52,6 +53,7 @@ impl Tracked {
                 record,
                 half_made_until: None,
                 is_watched: false,
+                is_being_deleted: false,
                 is_gone: false,
             }),
         }
@@ -82,14 +84,29 @@ impl Tracked {
         if inner.is_gone {
             return None;
         }
-        let observation = platform::observe(&self.dir);
+        // Nothing is written into what is being removed.
+        let observation = match inner.is_being_deleted {
+            true => platform::observe(&self.dir),
+            false => platform::observe_and_record(&self.dir),
+        };
         let is_being_made = self.operation.try_lock().is_err()
             || inner
                 .half_made_until
                 .is_some_and(|until| Instant::now() < until);
-        let sandbox = describe(&inner.record, &observation, is_being_made, now_unix_ms());
+        let now = now_unix_ms();
+        let mut sandbox = describe(&inner.record, &observation, is_being_made, now);
+        if inner.is_being_deleted {
+            sandbox.state = SandboxState::Deleting.into();
+            sandbox.termination = None;
+        }
         let newest = log.record(&inner.record.gateway_id, sandbox.clone());
         Some((newest.unwrap_or(sandbox), observation))
+    }
+
+    /// From now on that is all that is said of it: what is half removed looks like anything.
+    pub(crate) fn is_being_deleted(&self, log: &Observations) {
+        self.lock().is_being_deleted = true;
+        let _ = self.look(log);
     }
 
     /// It has been removed: nothing is reported any more.

@@ -49,6 +49,8 @@ async fn follow(context: &Context, tracked: &Tracked) {
                 _ = platform::ended(&tracked.dir, &boot, LATER) => {}
                 () = news => {}
             },
+            // It is over for good soon, which is news.
+            Observation::Ended(..) if sandbox.state() == SandboxState::Deleting => news.await,
             // One that is stopped fails then; what runs is ended by its keeper.
             Observation::Ended(..) => tokio::select! {
                 () = deadline(tracked.record().plan.expire_time_unix_ms) => {}
