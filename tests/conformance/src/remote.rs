@@ -204,6 +204,7 @@ impl Remote {
             parts.push(UnpackPart::End(wire::ArchiveEnd {
                 sha256: digest(tar, ending),
                 size_bytes: tar.len() as u64,
+                skipped: 0,
             }));
         }
         let requests = parts
