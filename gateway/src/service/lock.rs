@@ -23,9 +23,13 @@ pub enum LockError {
         /// Of the other one, if it is known.
         pid: Option<u32>,
     },
-    #[error("cannot use the directory of {}; see state_dir and runtime_dir", path.display())]
+    #[error(
+        "cannot use {} as {setting}; `cofferdam-gateway config show --effective` says where that \
+         comes from", directory.display()
+    )]
     Io {
-        path: PathBuf,
+        directory: PathBuf,
+        setting: &'static str,
         #[source]
         source: std::io::Error,
     },
@@ -46,7 +50,8 @@ impl DirectoryLock {
     pub fn take(directory: &Path, mode: u32, setting: &'static str) -> Result<Self, LockError> {
         let path = directory.join("lock");
         let failed = |source| LockError::Io {
-            path: path.clone(),
+            directory: directory.to_owned(),
+            setting,
             source,
         };
         let mut builder = DirBuilder::new();
@@ -82,6 +87,20 @@ impl DirectoryLock {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_directory_that_cannot_be_used_is_named_with_its_setting() {
+        let home = tempfile::tempdir().unwrap();
+        let file = home.path().join("file");
+        std::fs::write(&file, "").unwrap();
+        let directory = file.join("cofferdam");
+        let error = DirectoryLock::take(&directory, 0o755, "runtime_dir").unwrap_err();
+        let text = error.to_string();
+        assert!(
+            text.contains(&format!("{} as runtime_dir", directory.display())),
+            "{text}"
+        );
+    }
 
     #[test]
     fn a_second_gateway_is_told_who_has_the_directory() {
