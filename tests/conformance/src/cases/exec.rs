@@ -1,6 +1,6 @@
 //! Commands over the byte stream: what they say, and how they end.
 
-use cofferdam_proto::compute::v1::Isolation;
+use cofferdam_proto::compute::v1::{Isolation, image_spec};
 use cofferdam_proto::supervisor::v1::process_exited::Result as Ending;
 use cofferdam_proto::supervisor::v1::start_failure::Reason;
 use cofferdam_proto::supervisor::v1::{EnvironmentVariable, ProcessSpec, StartFailure};
@@ -141,7 +141,7 @@ async fn user(suite: Suite) -> Verdict {
 }
 
 async fn environment(suite: Suite) -> Verdict {
-    let (_driver, _subject, session) = suite.with_session().await?;
+    let (_driver, subject, session) = suite.with_session().await?;
     let variable = |name: &str, value: &str| EnvironmentVariable {
         name: name.to_owned(),
         value: value.as_bytes().to_vec().into(),
@@ -168,10 +168,19 @@ async fn environment(suite: Suite) -> Verdict {
     let known = [
         "ASKED", "EMPTY", "PATH", "HOME", "USER", "PWD", "SHLVL", "_", "TERM", "LOGNAME",
     ];
+    // An image has variables of its own; one with the suite's very value comes from the driver.
+    let source = subject.spec.image.as_ref();
+    let source = source.and_then(|image| image.source.as_ref());
+    let has_image = !matches!(source, None | Some(image_spec::Source::Host(_)));
+    let is_of_image = |name: &str, value: &str| {
+        let is_language = name == "LANG" || name.starts_with("LC_");
+        has_image && (is_language || std::env::var(name).ok().as_deref() != Some(value))
+    };
     let strange: Vec<&str> = text
         .lines()
-        .filter_map(|line| Some(line.split_once('=')?.0))
-        .filter(|name| !known.contains(name))
+        .filter_map(|line| line.split_once('='))
+        .filter(|(name, value)| !known.contains(name) && !is_of_image(name, value))
+        .map(|(name, _)| name)
         .collect();
     ensure!(
         strange.is_empty(),
