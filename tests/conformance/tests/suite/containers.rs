@@ -9,7 +9,6 @@ use crate::support::{Place, libexec, must_have_skipped};
 
 /// What it does not claim, or nobody can see.
 const SKIPPED: &[&str] = &[
-    "core.delete.paused",
     "command.run.output",
     "command.run.exit-codes",
     "command.run.arguments",
@@ -20,11 +19,9 @@ const SKIPPED: &[&str] = &[
     "command.run.timeout",
     "command.run.deleted",
     "command.run.refused",
-    "snapshot.pause.freezes",
-    "snapshot.pause.idempotent",
-    "snapshot.pause.told",
-    "snapshot.pause.deleted",
-    "snapshot.pause.unknown",
+    "resources.disk.bound",
+    "resources.disk.tmp",
+    "resources.disk.no-space",
     "snapshot.store.restores",
     "snapshot.store.identity",
     "snapshot.store.independent",
