@@ -126,7 +126,7 @@ fn its_sandboxes_outlive_it() {
 fn deadlines_hold_when_driver_and_gateway_are_dead() {
     need!(Engine::Python);
     let (mut driver, mut gateway) = start();
-    let id = gateway.create(flags(&["--lifetime", "4s"]));
+    let id = gateway.create(flags(&["--lifetime", "15s"]));
     let forever = long_time();
     let tree = format!("setsid sleep {forever} & sleep {forever}");
     gateway.ok(["exec", "-d", &id, "sh", "-c", &tree]);

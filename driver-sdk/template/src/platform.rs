@@ -17,6 +17,7 @@ use std::time::Duration;
 use cofferdam_driver_sdk::supervisor::{Bootstrap, SupervisorBinary};
 use cofferdam_driver_sdk::{Context, DriverError};
 use rustix::fd::AsFd as _;
+use rustix::io::Errno;
 use rustix::process::Signal;
 use tokio::net::unix::pipe;
 use tokio::process::{Child, Command};
@@ -290,12 +291,15 @@ pub(crate) fn observe_and_record(dir: &Path) -> Observation {
 /// Waits for the end of a boot. False: it has not ended in this time.
 pub(crate) async fn ended(dir: &Path, boot: &Boot, within: Duration) -> bool {
     let pipe = pipe::OpenOptions::new().open_receiver(dir.join(keeper::ALIVE));
-    // Opened first: a keeper that is alive now holds the other end, and its end wakes us.
+    // Opened first: a keeper that lives on holds the other end, and its end wakes us.
     if !boot.keeper.is_alive() {
         return true;
     }
     let gone = async {
         match pipe {
+            // One that is ending has closed its end already, and nothing more comes from a pipe
+            // that had no writer when it was opened.
+            Ok(pipe) if rustix::io::read(&pipe, &mut [0; 1]) != Err(Errno::AGAIN) => {}
             // An error is news as well: look.
             Ok(pipe) => drop(pipe.readable().await),
             Err(error) => {

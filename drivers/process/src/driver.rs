@@ -290,8 +290,15 @@ impl ComputeDriver for ProcessDriver {
         // Cancelled here, the shim goes on; the next call finds the sandbox running.
         let started = tracked.control().start(&bootstrap, limit).await;
         tracked.news.notify_waiters();
-        started.map_err(error::control)?;
-        self.look(&tracked).map(|(sandbox, _)| sandbox)
+        let (sandbox, _) = self.look(&tracked)?;
+        match started {
+            // What an earlier call began, whose driver died in it, was done in the meantime.
+            Err(ControlError::Refused(_)) if sandbox.state() == SandboxState::Running => {
+                Ok(sandbox)
+            }
+            Err(failed) => Err(error::control(failed)),
+            Ok(_) => Ok(sandbox),
+        }
     }
 
     async fn stop(&self, call: &Call, id: &str, grace: Duration) -> Result<Sandbox, DriverError> {

@@ -16,7 +16,7 @@ use crate::wait;
 use crate::watcher::{Watcher, describe};
 
 /// When a sandbox expires that is to fail.
-const SOON: Duration = Duration::from_secs(2);
+const SOON: Duration = Duration::from_secs(5);
 
 pub(super) const CASES: &[Case] = &[
     Case {

@@ -228,7 +228,7 @@ fn must_have_exited(sandbox: &Sandbox, code: i32) -> Verdict {
 async fn exit_code(suite: Suite) -> Verdict {
     let (driver, subject, session) = suite.with_session().await?;
     // Its own deadline, which the driver does not know of: it ends itself with 124.
-    session.set_expire_time(wait::now_ms() + 200).await?;
+    session.set_expire_time(wait::now_ms() + 2000).await?;
     let sandbox = subject.observed(&driver, SandboxState::Stopped).await?;
     must_have_exited(&sandbox, 124)
 }

@@ -129,7 +129,7 @@ async fn backpressure(suite: Suite) -> Verdict {
     let script = "while [ ! -e go ]; do sleep 0.1; done; sha256sum";
     let mut process = Process::start(&suite, &session, with_stdin(script)).await?;
     let data = random::long(4_000_000);
-    let stalled = timeout(STALL * 4, pour_until_stall(&mut process, &data)).await;
+    let stalled = timeout(suite.patience(), pour_until_stall(&mut process, &data)).await;
     let taken = match stalled {
         Ok(taken) => taken?,
         Err(_) => fail!("stdin is taken without end, and nobody reads it"),

@@ -57,7 +57,7 @@ async fn must_be_noticed(proof: Proof) {
         ids.map(|id| (*id).to_owned()).collect::<Vec<_>>()
     };
     // It fails, so it need not wait long for what never comes.
-    let report = run(Script::variant(variant), cases(), 5).await;
+    let report = run(Script::variant(variant), cases(), 10).await;
     assert_eq!(report.failed(), [id], "{variant}: {}", variant.rule());
     let failed = case(&report, id);
     let said = failed.seen.clone().unwrap_or_default();
