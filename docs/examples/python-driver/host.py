@@ -54,7 +54,12 @@ class Host:
                 # Its create was never answered, or its delete nearly.
                 shutil.rmtree(directory)
                 continue
-            self.adopt(Sandbox(directory, Record(**value), self.publish))
+            sandbox = Sandbox(directory, Record(**value), self.publish)
+            if sandbox.never_began():
+                # The same, a moment later: the same create makes it anew.
+                shutil.rmtree(directory)
+                continue
+            self.adopt(sandbox)
 
     async def close(self) -> None:
         """Stops looking. The sandboxes stay."""

@@ -150,6 +150,11 @@ class Sandbox:
             pass  # A driver before us died while it removed the directory.
         return False
 
+    def never_began(self) -> bool:
+        """Its first keeper was not started, and so its create not answered."""
+        is_first = self.record.boots == 1 and not self.record.deleting
+        return is_first and not self.is_kept() and self.read("boot.json") is None and self.read("end.json") is None
+
     def lost(self, boot: Optional[dict[str, Any]]) -> dict[str, Any]:
         """The keeper is gone and has not said how it ended: it was killed, or the machine was restarted."""
         if boot is not None:
