@@ -20,7 +20,7 @@ use sha2::{Digest as _, Sha256};
 use crate::error::DriverError;
 use crate::proto::Supervisor;
 
-pub use bootstrap::{BOOTSTRAP_BYTES_MAX, Bootstrap, OOM_SCORE_ADJ, Token, Workload};
+pub use bootstrap::{BOOTSTRAP_BYTES_MAX, Bootstrap, Descriptors, OOM_SCORE_ADJ, Token, Workload};
 
 /// A supervisor is a few megabytes; more is a mistake.
 pub const SUPERVISOR_BYTES_MAX: u64 = 64 * 1024 * 1024;

@@ -40,6 +40,29 @@ pub(crate) struct Bootstrap {
     pub(crate) oom_score_adj: i32,
     /// What the image wants every program to have.
     pub(crate) environment: BTreeMap<String, String>,
+    pub(crate) handed: Handed,
+}
+
+/// Descriptors that a driver may hand in. Not all that are named need be there: the driver's other
+/// half, which arranges them, may be an older one.
+#[derive(Debug, Default)]
+pub(crate) struct Handed {
+    /// Counts kills for want of memory: `memory.events` or `memory.oom_control`.
+    pub(crate) memory_events: Option<RawFd>,
+    /// `cgroup.threads` or `tasks` of the group in which processes share what cpu time the sandbox
+    /// may have. The supervisor stays out of it.
+    pub(crate) cpu_threads: Option<RawFd>,
+}
+
+impl Handed {
+    fn problem(&self) -> Option<BootstrapError> {
+        let numbers = [self.memory_events, self.cpu_threads];
+        let is_standard = numbers.into_iter().flatten().any(|fd| fd < 3);
+        let is_same = self.memory_events.is_some() && self.memory_events == self.cpu_threads;
+        (is_standard || is_same).then_some(BootstrapError::Field(
+            "memory_events_fd and cpu_threads_fd are not two descriptors above 2",
+        ))
+    }
 }
 
 /// The bootstrap cannot be read or makes no sense. Never holds what was read.
@@ -69,6 +92,8 @@ struct Wire<'a> {
     oom_score_adj: Option<i32>,
     #[serde(default)]
     environment: BTreeMap<String, String>,
+    memory_events_fd: Option<RawFd>,
+    cpu_threads_fd: Option<RawFd>,
 }
 
 #[derive(Deserialize)]
@@ -133,10 +158,10 @@ fn wait_readable(from: &impl AsFd, deadline: Instant) -> io::Result<()> {
     }
 }
 
-/// Takes over a descriptor that the command line names.
+/// Takes over a descriptor that the command line or the bootstrap names.
 pub(crate) fn inherited(fd: RawFd) -> io::Result<OwnedFd> {
     #[allow(unsafe_code, reason = "descriptors are inherited by number")]
-    // SAFETY: the number is from our command line and above 2, is taken over once, and nothing has
+    // SAFETY: the number is from whoever started us and above 2, is taken over once, and nothing has
     // been opened yet that could have it.
     unsafe {
         let borrowed = rustix::fd::BorrowedFd::borrow_raw(fd);
@@ -171,6 +196,13 @@ fn parse(text: &[u8]) -> Result<Bootstrap, BootstrapError> {
             "oom_score_adj is not from -1000 to 1000",
         ));
     }
+    let handed = Handed {
+        memory_events: wire.memory_events_fd,
+        cpu_threads: wire.cpu_threads_fd,
+    };
+    if let Some(problem) = handed.problem() {
+        return Err(problem);
+    }
     Ok(Bootstrap {
         sandbox_id: wire.sandbox_id,
         token,
@@ -182,6 +214,7 @@ fn parse(text: &[u8]) -> Result<Bootstrap, BootstrapError> {
         workspace,
         oom_score_adj,
         environment: wire.environment,
+        handed,
     })
 }
 
@@ -204,6 +237,21 @@ mod tests {
         assert_eq!((bootstrap.uid, bootstrap.gid), (1000, 1001));
         assert_eq!(bootstrap.expire_time_unix_ms, 0);
         assert_eq!(bootstrap.oom_score_adj, OOM_SCORE_ADJ_DEFAULT);
+    }
+
+    #[test]
+    fn descriptors_may_be_handed_in() {
+        let handed = r#","memory_events_fd":5,"cpu_threads_fd":6"#;
+        let bootstrap = parse(text(&"ab".repeat(32), handed).as_bytes()).expect("parses");
+        let numbers = (bootstrap.handed.memory_events, bootstrap.handed.cpu_threads);
+        assert_eq!(numbers, (Some(5), Some(6)));
+        for bad in [
+            r#","memory_events_fd":2"#,
+            r#","memory_events_fd":5,"cpu_threads_fd":5"#,
+        ] {
+            let refused = parse(text(&"ab".repeat(32), bad).as_bytes());
+            assert!(matches!(refused, Err(BootstrapError::Field(_))), "{bad}");
+        }
     }
 
     #[test]

@@ -12,6 +12,7 @@ use tokio_util::task::TaskTracker;
 use crate::files::Workspace;
 use crate::hello::Identity;
 use crate::killer::Killer;
+use crate::oom::OomCounter;
 use crate::process::{Defaults, Process, Table};
 use crate::reap::Reaper;
 use crate::signal::Signal;
@@ -45,12 +46,17 @@ pub(crate) struct Core {
 }
 
 impl Core {
-    pub(crate) fn new(identity: Identity, defaults: Defaults, expire_time_unix_ms: u64) -> Self {
+    pub(crate) fn new(
+        identity: Identity,
+        defaults: Defaults,
+        expire_time_unix_ms: u64,
+        oom: OomCounter,
+    ) -> Self {
         let (reaper, tasks) = (Reaper::default(), TaskTracker::new());
         Self {
             identity,
             started: Instant::now(),
-            table: Table::new(reaper.clone(), tasks.clone()),
+            table: Table::new(reaper.clone(), tasks.clone(), oom),
             reaper,
             tasks,
             workspace: Workspace::new(defaults.workspace.clone()),

@@ -34,6 +34,7 @@ const ANSWER_AGAIN_AFTER: Duration = Duration::from_millis(200);
 pub(crate) struct Identity {
     pub(crate) sandbox_id: String,
     pub(crate) boot_id: [u8; BOOT_ID_BYTES],
+    pub(crate) counts_oom_kills: bool,
 }
 
 /// What the two sides agreed on.
@@ -135,6 +136,7 @@ fn reply(nonce: &[u8; KEY_BYTES], identity: &Identity, tokens: &Tokens, processe
         version: env!("CARGO_PKG_VERSION").to_owned(),
         hmac: Bytes::copy_from_slice(&hmac),
         processes,
+        counts_oom_kills: identity.counts_oom_kills,
     })
 }
 

@@ -23,6 +23,7 @@ mod hello;
 mod init;
 mod killer;
 mod log;
+mod oom;
 mod output;
 mod process;
 mod pty;

@@ -7,7 +7,7 @@
 //! ```
 
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{OwnedFd, RawFd};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,6 +23,7 @@ use crate::core::Core;
 use crate::hello::Identity;
 use crate::init;
 use crate::log::log;
+use crate::oom::OomCounter;
 use crate::process::{Defaults, SPOOL_BYTES_DEFAULT};
 use crate::signal::Signal;
 use crate::token::Tokens;
@@ -56,6 +57,9 @@ pub(crate) fn run(callback: &Callback, bootstrap: &BootstrapSource) -> Result<u8
     init::hide().map_err(failed("hiding memory"))?;
     // Inherited descriptors first, while no other can have their numbers.
     let bootstrap = bootstrap::read(bootstrap)?;
+    let handed = |fd: Option<RawFd>| fd.and_then(|fd| bootstrap::inherited(fd).ok());
+    let oom = handed(bootstrap.handed.memory_events);
+    let cpu_threads = handed(bootstrap.handed.cpu_threads);
     let connector = Connector::new(callback).map_err(failed("the callback directory"))?;
     let signalfd = init::close_off().map_err(failed("signals"))?;
     let open_files = init::raise_descriptors();
@@ -64,12 +68,18 @@ pub(crate) fn run(callback: &Callback, bootstrap: &BootstrapSource) -> Result<u8
 
     let mut boot_id = [0; BOOT_ID_BYTES];
     getrandom::fill(&mut boot_id).map_err(|error| failed("randomness")(io::Error::other(error)))?;
+    let oom = OomCounter::new(oom);
     let identity = Identity {
         sandbox_id: bootstrap.sandbox_id.clone(),
         boot_id,
+        counts_oom_kills: oom.is_there(),
     };
-    let defaults = defaults(&bootstrap, open_files);
-    let core = Arc::new(Core::new(identity, defaults, bootstrap.expire_time_unix_ms));
+    let defaults = Defaults {
+        cpu_threads: cpu_threads.map(Arc::new),
+        ..defaults(&bootstrap, open_files)
+    };
+    let expire_time_unix_ms = bootstrap.expire_time_unix_ms;
+    let core = Arc::new(Core::new(identity, defaults, expire_time_unix_ms, oom));
 
     let runtime = runtime(bootstrap.uid, bootstrap.gid).map_err(failed("the runtime"))?;
     let tokens = Tokens::new(bootstrap.token);
@@ -88,6 +98,7 @@ fn defaults(bootstrap: &Bootstrap, open_files: libc::rlimit) -> Defaults {
         workspace: bootstrap.workspace.clone(),
         oom_score_adj: bootstrap.oom_score_adj,
         open_files,
+        cpu_threads: None,
         environment: Vec::new(),
         image_environment: bootstrap.environment.clone(),
         spool_bytes: SPOOL_BYTES_DEFAULT,

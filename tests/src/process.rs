@@ -30,6 +30,13 @@ pub fn all() -> Vec<u32> {
         .collect()
 }
 
+/// Its control groups, one for each hierarchy; none once it has gone.
+pub fn groups(pid: u32) -> Vec<String> {
+    let text = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
+    let paths = text.lines().filter_map(|line| line.splitn(3, ':').nth(2));
+    paths.map(str::to_owned).collect()
+}
+
 /// The arguments, joined by spaces; empty for a zombie or one that has gone.
 pub fn command_line(pid: u32) -> String {
     let bytes = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();

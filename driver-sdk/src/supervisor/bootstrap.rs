@@ -74,6 +74,19 @@ pub struct Workload {
     pub user: String,
 }
 
+/// What a driver may let the supervisor inherit beside its bootstrap, by number. All are optional: a
+/// supervisor finds the first by itself where a container shows it its own control group, and one
+/// that does not know them closes them.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Descriptors {
+    /// `memory.events` or `memory.oom_control` of the sandbox, to be read: the supervisor says with
+    /// the end of each program how often the kernel killed for want of memory.
+    pub memory_events: Option<i32>,
+    /// `cgroup.threads` or `tasks` of a group below the supervisor's own, to be written: programs are
+    /// put there, so that a bound on their cpu time does not bound the supervisor's.
+    pub cpu_threads: Option<i32>,
+}
+
 /// `oom_score_adj` of programs unless a driver knows better: certainly before the supervisor.
 pub const OOM_SCORE_ADJ: i32 = 500;
 
@@ -87,6 +100,10 @@ struct BootstrapJson<'a> {
     oom_score_adj: i32,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     environment: &'a BTreeMap<String, String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    memory_events_fd: Option<i32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cpu_threads_fd: Option<i32>,
 }
 
 impl Bootstrap {
@@ -97,6 +114,15 @@ impl Bootstrap {
     /// the contract exclude.
     #[must_use]
     pub fn to_json(&self) -> Zeroizing<String> {
+        self.to_json_with(Descriptors::default())
+    }
+
+    /// The same, for a supervisor that inherits descriptors.
+    ///
+    /// # Panics
+    /// As [`Bootstrap::to_json`].
+    #[must_use]
+    pub fn to_json_with(&self, descriptors: Descriptors) -> Zeroizing<String> {
         let mut token = hex::encode(self.token.expose());
         let json = BootstrapJson {
             sandbox_id: &self.sandbox_id,
@@ -106,6 +132,8 @@ impl Bootstrap {
             workspace: &self.workspace,
             oom_score_adj: self.oom_score_adj,
             environment: &self.environment,
+            memory_events_fd: descriptors.memory_events,
+            cpu_threads_fd: descriptors.cpu_threads,
         };
         // Room from the start: a vector that grows leaves copies behind.
         let mut bytes = Vec::with_capacity(BOOTSTRAP_BYTES_MAX);
@@ -144,6 +172,15 @@ mod tests {
         assert_eq!(json["token"], "ab".repeat(32));
         assert_eq!(json["workload"]["user"], "sandbox");
         assert_eq!(json["oom_score_adj"], 500);
+        assert!(json.get("memory_events_fd").is_none());
+        let descriptors = Descriptors {
+            memory_events: Some(5),
+            cpu_threads: Some(6),
+        };
+        let json = bootstrap.to_json_with(descriptors);
+        let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+        let numbers = (&json["memory_events_fd"], &json["cpu_threads_fd"]);
+        assert_eq!(numbers, (&5.into(), &6.into()));
     }
 
     #[test]

@@ -101,6 +101,8 @@ fn become_workload(uid: u32, gid: u32) -> std::io::Result<()> {
         clear_ambient_capability_set, remove_capability_from_bounding_set, set_capabilities,
         set_thread_groups, set_thread_res_gid, set_thread_res_uid,
     };
+    // The group that bounds cpu time, or nothing.
+    std::fs::write("/proc/self/fd/6", "0")?;
     // Raising needs no privilege, but the file must be ours to open.
     rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::Dumpable)?;
     std::fs::write("/proc/self/oom_score_adj", "500")?;

@@ -46,6 +46,7 @@ pub(super) struct Proof {
     pub(super) supervisor_version: String,
     pub(super) protocol: u32,
     pub(super) processes: u32,
+    pub(super) counts_oom_kills: bool,
     /// Bytes of HTTP/2 that were read already.
     pub(super) rest: Vec<u8>,
     /// Bytes that belonged to no frame.
@@ -123,6 +124,7 @@ where
         supervisor_version: reply.version.chars().take(64).collect(),
         protocol,
         processes: reply.processes,
+        counts_oom_kills: reply.counts_oom_kills,
         noise_bytes: reader.scanner.skipped_bytes(),
         rest: reader.scanner.into_rest(),
     })

@@ -38,6 +38,7 @@ struct SessionInner {
     supervisor_version: String,
     protocol: u32,
     processes: u32,
+    counts_oom_kills: bool,
     channel: Channel,
 }
 
@@ -55,6 +56,7 @@ impl Session {
             supervisor_version: proof.supervisor_version,
             protocol: proof.protocol,
             processes: proof.processes,
+            counts_oom_kills: proof.counts_oom_kills,
             channel,
         }))
     }
@@ -82,6 +84,11 @@ impl Session {
     /// How many processes the supervisor held at the hello.
     pub fn processes(&self) -> u32 {
         self.0.processes
+    }
+
+    /// With each end of a process it says how often the kernel killed meanwhile for want of memory.
+    pub fn counts_oom_kills(&self) -> bool {
+        self.0.counts_oom_kills
     }
 
     /// A client on this session. Its calls fail once the session is closed; set a deadline on each.

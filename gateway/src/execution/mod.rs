@@ -16,6 +16,7 @@ mod follow;
 mod kill;
 mod link;
 mod live;
+mod oom;
 mod places;
 mod pump;
 mod runner;

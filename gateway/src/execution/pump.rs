@@ -9,7 +9,7 @@ use cofferdam_proto::supervisor::v1::{
 };
 use tokio::sync::watch;
 use tokio::time::Instant;
-use tracing::{info, warn};
+use tracing::warn;
 
 use super::Control;
 use super::ending::{self, Ask, Kill};
@@ -238,7 +238,7 @@ impl Runner {
         // A sandbox's task tells that it is to end before it does anything about it.
         self.note_ask(&sandbox.view().facts);
         let by_itself = self.kill.is_none() && self.asked.is_none();
-        let oom = by_itself && ending::may_be_oom(exited) && self.was_oom(sandbox).await;
+        let oom = by_itself && ending::may_be_oom(exited) && self.was_oom(exited, sandbox).await;
         ending::of_exit(exited, self.kill.as_ref(), self.asked, oom)
     }
 
@@ -258,24 +258,13 @@ impl Runner {
         }
     }
 
-    /// Has the platform killed for want of memory since the process was started?
-    async fn was_oom(&self, sandbox: &Sandbox) -> bool {
-        let driver = self.shared.drivers.get(&self.facts.driver);
-        let Some(driver) = driver else {
-            return false;
-        };
-        match driver.get(sandbox.id()).await {
-            Ok(Some(seen)) => {
-                // Unmeasured is not zero.
-                let grew = self.oom_before.is_some() && seen.oom_kill_count > self.oom_before;
-                // The next one to ask starts from here.
-                sandbox.observed(&driver.view().incarnation, seen, None);
-                grew
-            }
-            Ok(None) => false,
-            Err(error) => {
-                info!(execution.id = %self.facts.id, %error, "cannot tell whether memory ran out");
-                false
+    /// Has the kernel killed for want of memory since before the process was started?
+    async fn was_oom(&mut self, exited: &wire::ProcessExited, sandbox: &Sandbox) -> bool {
+        match exited.oom_kills {
+            Some(kills) => kills > 0,
+            None => {
+                let now = self.oom_count(sandbox);
+                self.oom.grew(now).await
             }
         }
     }

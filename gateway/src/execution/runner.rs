@@ -12,6 +12,7 @@ use super::directory::Shared;
 use super::ending::{self, Ask, Kill};
 use super::link::{Link, Outbox, attach_request, start_request};
 use super::live::Live;
+use super::oom::{self, OomBaseline};
 use super::places::Held;
 use super::pump::{Pumped, at};
 use super::stdin::StdinBuffer;
@@ -83,7 +84,7 @@ pub(super) struct Runner {
     /// Killing takes no longer than this; then the sandbox is given up.
     pub(super) kill_deadline: Option<Instant>,
     pub(super) absent_at: Option<Instant>,
-    pub(super) oom_before: Option<u64>,
+    pub(super) oom: OomBaseline,
     /// What keeps its output, or its record, from being stored.
     pub(super) stalled: Option<Trouble>,
     /// Output is not stored any more, only counted.
@@ -118,7 +119,7 @@ pub(super) async fn run(shared: Arc<Shared>, seed: Seed, channels: Channels) {
         timeout_at,
         kill_deadline: None,
         absent_at: None,
-        oom_before: None,
+        oom: OomBaseline::default(),
         stalled: None,
         is_discarding: false,
         discarded: 0,
@@ -258,6 +259,15 @@ impl Runner {
         }
     }
 
+    /// What its driver has counted.
+    pub(super) fn oom_count(
+        &self,
+        sandbox: &Sandbox,
+    ) -> impl Future<Output = Option<u64>> + Send + use<> {
+        let driver = self.shared.drivers.get(&self.facts.driver);
+        oom::count(driver, sandbox.clone())
+    }
+
     /// Something of it may run in the sandbox.
     pub(super) fn has_begun(&self) -> bool {
         self.boot.is_some() || self.resumed || self.may_have_begun
@@ -273,12 +283,9 @@ impl Runner {
         let first = if known {
             attach_request(&self.facts, self.received())
         } else {
-            self.oom_before = sandbox
-                .view()
-                .facts
-                .observed
-                .as_ref()
-                .and_then(|observed| observed.oom_kill_count);
+            if !session.counts_oom_kills() && oom::is_counted(sandbox) {
+                self.oom.take(self.oom_count(sandbox));
+            }
             start_request(&self.facts, &self.environment)
         };
         let open = Link::open(session, first);

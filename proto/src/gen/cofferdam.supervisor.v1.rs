@@ -40,6 +40,9 @@ pub struct HelloReply {
     /// How many processes it still holds (running, or ended and not yet forgotten).
     #[prost(uint32, tag = "8")]
     pub processes: u32,
+    /// It can say of each process how often the kernel killed meanwhile for want of memory.
+    #[prost(bool, tag = "9")]
+    pub counts_oom_kills: bool,
 }
 /// Type 3. From the gateway.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -351,6 +354,10 @@ pub struct ProcessExited {
     pub cpu_system_us: u64,
     #[prost(uint64, tag = "9")]
     pub max_rss_bytes: u64,
+    /// How often the kernel killed for want of memory in this sandbox, counted from before the process was made until its end
+    /// was seen. Absent: it cannot be measured here.
+    #[prost(uint64, optional, tag = "10")]
+    pub oom_kills: ::core::option::Option<u64>,
     /// Unset: it has ended, but how is not to be known, since somebody in the sandbox killed what watched it. Not a success.
     #[prost(oneof = "process_exited::Result", tags = "1, 2, 3")]
     pub result: ::core::option::Option<process_exited::Result>,

@@ -21,6 +21,7 @@ use super::shim::{ENDED, REPORT_BYTES, Report, STARTED};
 use super::source::{ReadOutcome, Sink, Source};
 use super::{ExitResult, Phase, Process};
 use crate::log::log;
+use crate::oom::OomWatch;
 use crate::pty;
 use crate::reap::{Reaper, WaitStatus};
 
@@ -41,6 +42,7 @@ pub(super) struct Driver {
     /// What tells a terminal that its input is at its end; `None` before that is due.
     end_of_file: Option<Bytes>,
     reaper: Reaper,
+    oom: OomWatch,
     name: String,
     directory: String,
     pid: i32,
@@ -51,6 +53,7 @@ pub(super) struct Driver {
 struct Ended {
     result: ExitResult,
     usage: WaitStatus,
+    oom_kills: Option<u64>,
     drain_until: Instant,
     /// What was already written at the end, and so must still be read.
     owed_bytes: [u64; 2],
@@ -69,7 +72,13 @@ enum Event {
 }
 
 impl Driver {
-    pub(super) fn new(launched: Launched, reaper: Reaper, name: String, directory: String) -> Self {
+    pub(super) fn new(
+        launched: Launched,
+        reaper: Reaper,
+        oom: OomWatch,
+        name: String,
+        directory: String,
+    ) -> Self {
         Self {
             shim: launched.shim,
             report: Some(launched.report),
@@ -80,6 +89,7 @@ impl Driver {
             terminal: launched.streams.terminal,
             end_of_file: None,
             reaper,
+            oom,
             name,
             directory,
             pid: 0,
@@ -113,7 +123,7 @@ impl Driver {
                 Event::Look => None,
             };
             if let Some(failure) = failure {
-                process.end(0, failure, false, WaitStatus::default());
+                process.end(0, failure, false, WaitStatus::default(), None);
                 return;
             }
         }
@@ -121,7 +131,13 @@ impl Driver {
             return;
         };
         let abandoned = self.sources.iter().any(Option::is_some);
-        process.end(self.pid, ended.result, abandoned, ended.usage);
+        process.end(
+            self.pid,
+            ended.result,
+            abandoned,
+            ended.usage,
+            ended.oom_kills,
+        );
     }
 
     /// Waits for one event. A branch that loses the race has taken nothing.
@@ -240,6 +256,7 @@ impl Driver {
         self.ended = Some(Ended {
             result,
             usage,
+            oom_kills: self.oom.kills(),
             drain_until: Instant::now() + DRAIN,
             owed_bytes,
         });

@@ -56,6 +56,8 @@ pub(crate) struct Exit {
     pub(crate) time_unix_ms: u64,
     pub(crate) output_abandoned: bool,
     pub(crate) usage: WaitStatus,
+    /// How often the kernel killed meanwhile for want of memory, where that is counted.
+    pub(crate) oom_kills: Option<u64>,
 }
 
 #[derive(Clone, Debug)]

@@ -2,10 +2,11 @@
 //! allocates.
 
 use std::ffi::{CString, OsStr, c_char};
-use std::os::fd::RawFd;
+use std::os::fd::{AsRawFd as _, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 use std::ptr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32};
 
 /// How far the child came.
@@ -53,8 +54,10 @@ pub(crate) struct User {
 pub(super) struct RawPlan {
     pub(super) report: RawFd,
     pub(super) stdio: [RawFd; 3],
-    /// `report` and `stdio`, ascending: the only descriptors that the shim keeps.
-    pub(super) kept: [RawFd; 4],
+    /// Of the group that bounds cpu time; -1 where there is none.
+    pub(super) cpu_threads: RawFd,
+    /// These, ascending: the only descriptors that the shim keeps.
+    pub(super) kept: [RawFd; 5],
     pub(super) terminal: bool,
     pub(super) user: User,
     pub(super) open_files: libc::rlimit,
@@ -85,6 +88,7 @@ pub(crate) struct Program {
     pub(crate) user: User,
     pub(crate) open_files: libc::rlimit,
     pub(crate) oom_score_adj: i32,
+    pub(crate) cpu_threads: Option<Arc<OwnedFd>>,
 }
 
 /// Owns a [`RawPlan`] and all that it points to. Must outlive the child's use of it.
@@ -114,7 +118,8 @@ impl LaunchPlan {
             table(&program.argv),
             table(&program.environment),
         ];
-        let mut kept = [report, stdio[0], stdio[1], stdio[2]];
+        let cpu_threads = program.cpu_threads.as_ref().map_or(-1, |fd| fd.as_raw_fd());
+        let mut kept = [report, stdio[0], stdio[1], stdio[2], cpu_threads];
         kept.sort_unstable();
         let mut oom_score_adj = [0; 8];
         let digits = program.oom_score_adj.clamp(-1000, 1000).to_string();
@@ -122,6 +127,7 @@ impl LaunchPlan {
         let raw = Box::new(RawPlan {
             report,
             stdio,
+            cpu_threads,
             kept,
             terminal,
             user: program.user,

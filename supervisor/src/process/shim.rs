@@ -87,7 +87,8 @@ pub(super) unsafe extern "C" fn shim_main(argument: *mut libc::c_void) -> ! {
             libc::SYS_prctl,
             [libc::PR_SET_DUMPABLE as usize, 0, 0, 0, 0],
         );
-        for fd in (*plan).stdio {
+        let [stdin, stdout, stderr] = (*plan).stdio;
+        for fd in [stdin, stdout, stderr, (*plan).cpu_threads] {
             syscall(libc::SYS_close, [fd as usize, 0, 0, 0, 0]);
         }
         let mut started = Report {
@@ -195,8 +196,8 @@ unsafe fn send(fd: RawFd, report: &Report) {
     }
 }
 
-/// Closes all descriptors but these, which are ascending and may repeat.
-unsafe fn close_all_but(kept: [RawFd; 4]) {
+/// Closes all descriptors but these, which are ascending and may repeat; negative is none.
+unsafe fn close_all_but(kept: [RawFd; 5]) {
     // SAFETY: the descriptor table is the shim's own copy.
     unsafe {
         let mut first = 0;

@@ -4,8 +4,10 @@ use std::collections::BTreeMap;
 use std::ffi::{CString, OsStr};
 use std::fs::File;
 use std::io::Read as _;
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use cofferdam_proto::supervisor::v1::{EnvironmentVariable, ProcessSpec};
 use rustix::fs::{Mode, OFlags};
@@ -40,6 +42,8 @@ pub(crate) struct Defaults {
     pub(crate) workspace: PathBuf,
     pub(crate) oom_score_adj: i32,
     pub(crate) open_files: libc::rlimit,
+    /// See [`crate::bootstrap::Handed`].
+    pub(crate) cpu_threads: Option<Arc<OwnedFd>>,
     pub(crate) environment: Vec<EnvironmentVariable>,
     /// What the image wants every program to have; goes before ours, after nothing.
     pub(crate) image_environment: BTreeMap<String, String>,
@@ -142,6 +146,7 @@ fn program(spec: &ProcessSpec, defaults: &Defaults) -> Result<Program, SpecError
         user,
         open_files: defaults.open_files,
         oom_score_adj: defaults.oom_score_adj,
+        cpu_threads: defaults.cpu_threads.clone(),
     })
 }
 
@@ -259,6 +264,7 @@ mod tests {
                 rlim_cur: 1024,
                 rlim_max: 4096,
             },
+            cpu_threads: None,
             image_environment: [
                 ("B".to_owned(), "image".to_owned()),
                 ("I".to_owned(), "image".to_owned()),

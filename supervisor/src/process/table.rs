@@ -16,6 +16,7 @@ use super::launch::launch;
 use super::spec::printable;
 use super::stdin::StdinQueue;
 use super::{Exit, Phase, Process, SpoolBudget, State, ValidSpec};
+use crate::oom::{OomCounter, OomWatch};
 use crate::output::Spool;
 use crate::reap::{Reaper, WaitStatus};
 
@@ -46,6 +47,7 @@ pub(crate) struct Table {
     budget: Arc<SpoolBudget>,
     reaper: Reaper,
     tasks: TaskTracker,
+    oom: Arc<OomCounter>,
 }
 
 /// How many there are.
@@ -56,7 +58,7 @@ pub(crate) struct Counts {
 }
 
 impl Table {
-    pub(crate) fn new(reaper: Reaper, tasks: TaskTracker) -> Self {
+    pub(crate) fn new(reaper: Reaper, tasks: TaskTracker, oom: OomCounter) -> Self {
         let budget = Arc::default();
         Self {
             processes: Mutex::default(),
@@ -64,6 +66,7 @@ impl Table {
             budget,
             reaper,
             tasks,
+            oom: Arc::new(oom),
         }
     }
 
@@ -146,6 +149,7 @@ impl Table {
         let name = spec.program.argv.first().map(printable).unwrap_or_default();
         let directory = printable(&spec.program.directory);
         let has_stdin = !matches!(spec.stdio, super::Stdio::Pipes { stdin: false });
+        let oom = OomWatch::begin(&self.oom);
         let launched = launch(spec.program, spec.stdio, &self.reaper);
         let mut process = Process {
             id: id.to_owned(),
@@ -171,13 +175,13 @@ impl Table {
         let process = Arc::new(process);
         match launched {
             Ok(launched) => {
-                let driver = Driver::new(launched, self.reaper.clone(), name, directory);
+                let driver = Driver::new(launched, self.reaper.clone(), oom, name, directory);
                 self.tasks.spawn(driver.run(Arc::clone(&process)));
             }
             Err((stage, error)) => {
                 let errno = error.raw_os_error().unwrap_or(0);
                 let result = start_failure(stage, errno, &name, &directory);
-                process.end(0, result, false, WaitStatus::default());
+                process.end(0, result, false, WaitStatus::default(), None);
             }
         }
         process
@@ -192,12 +196,14 @@ impl Process {
         result: super::ExitResult,
         output_abandoned: bool,
         usage: WaitStatus,
+        oom_kills: Option<u64>,
     ) {
         let exit = Exit {
             result,
             time_unix_ms: unix_ms_now(),
             output_abandoned,
             usage,
+            oom_kills,
         };
         let mut state = self.state();
         state.phase = Phase::Ended { pid, exit };

@@ -68,6 +68,7 @@ fn exited(exit: &Exit, output_bytes: u64) -> ProcessExited {
         cpu_user_us: exit.usage.user_us,
         cpu_system_us: exit.usage.system_us,
         max_rss_bytes: exit.usage.max_rss_kib.saturating_mul(1024),
+        oom_kills: exit.oom_kills,
     }
 }
 

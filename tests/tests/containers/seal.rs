@@ -173,6 +173,12 @@ fn limits_hold(kind: Kind) {
         .run(["--json", "exec", "eater", "tail", "/dev/zero"]);
     ran.exited(128 + 9);
     assert_eq!(ran.result()["execution"]["reason"], "OOM_KILLED");
+    // Of a command that ends well although it has lost a child, nobody asks why it ended.
+    assert_eq!(contained.sh("eater", "tail /dev/zero; echo $?"), "137");
+    let killed = ["--json", "exec", "eater", "sh", "-c", "kill -KILL $$"];
+    let ran = contained.gateway().run(killed);
+    ran.exited(128 + 9);
+    assert_eq!(ran.result()["execution"]["reason"], "SIGNALED");
     let about = contained.gateway().json(["inspect", "eater"]);
     assert_eq!(about["state"], "READY", "{about:#}");
 }

@@ -9,8 +9,10 @@ use super::{Sealed, for_each_user};
 
 for_each_user!(
     the_memory_limit_ends_in_a_typed_reason_and_the_sandbox_lives_on,
+    a_kill_for_want_of_memory_is_not_blamed_on_a_later_command,
     a_fork_bomb_is_contained_and_the_gateway_answers,
     the_cpu_quota_holds,
+    a_supervisor_does_not_wait_for_its_programs_cpu_time,
     tmp_and_workspace_are_bounded
 );
 
@@ -54,6 +56,23 @@ fn the_memory_limit_ends_in_a_typed_reason_and_the_sandbox_lives_on(user: User) 
     );
     gateway.ok(["exec", "sealed", "rm", "a", "/tmp/a", "/dev/shm/a"]);
     assert_eq!(gateway.json(["inspect", "sealed"])["state"], "READY");
+}
+
+/// Of a command that ends well although it has lost a child, nobody asks why it ended.
+fn a_kill_for_want_of_memory_is_not_blamed_on_a_later_command(user: User) {
+    let Some(sealed) = Sealed::limited(user, &["--memory", "96M"]) else {
+        return;
+    };
+    let gateway = &sealed.gateway;
+    assert_eq!(sealed.sh("tail /dev/zero; echo $?"), "137");
+    let ran = gateway.run(["--json", "exec", "sealed", "sh", "-c", "kill -KILL $$"]);
+    ran.exited(128 + 9);
+    assert_eq!(
+        ran.result()["execution"]["reason"],
+        "SIGNALED",
+        "{}",
+        ran.stderr
+    );
 }
 
 fn a_fork_bomb_is_contained_and_the_gateway_answers(user: User) {
@@ -106,6 +125,47 @@ fn holds_to_half_a_cpu(sealed: &Sealed) {
         "{cpu} ms of cpu in {wall} ms"
     );
     assert!(cpu >= 100.0, "{cpu} ms of cpu in {wall} ms");
+}
+
+/// Programs may starve each other, but not the supervisor: files, the session, and above all the end.
+fn a_supervisor_does_not_wait_for_its_programs_cpu_time(user: User) {
+    let Some(sealed) = Sealed::limited(user, &["--cpus", "0.01"]) else {
+        return;
+    };
+    let gateway = &sealed.gateway;
+    let marker = long_time();
+    let spin = format!("for i in 1 2 3 4; do (: {marker}; while :; do :; done) & done; wait");
+    let running = gateway.cli(["exec", "sealed", "sh", "-c", &spin]).spawn();
+    let supervisor = gateway.supervisors()[0];
+    let spinners = || {
+        let mut found = process::descendants(supervisor);
+        found.retain(|pid| process::command_line(*pid).contains(&marker));
+        found
+    };
+    wait::until_true("they have begun", || spinners().len() == 5);
+    let bounded = |pid: u32| -> Vec<String> {
+        let groups = process::groups(pid);
+        let bounded = groups.iter().filter(|path| path.ends_with("/programs"));
+        bounded.cloned().collect()
+    };
+    assert_eq!(bounded(supervisor), [] as [&str; 0]);
+    for pid in spinners() {
+        assert_eq!(bounded(pid).len(), 1, "{}", process::describe(pid));
+        // All else is bounded for all.
+        let mut other = process::groups(pid);
+        other.retain(|path| !path.ends_with("/programs"));
+        let all = process::groups(supervisor);
+        assert!(other.iter().all(|path| all.contains(path)), "{other:?}");
+    }
+    let file = gateway.home().path().join("file");
+    std::fs::write(&file, vec![7; 4 << 20]).expect("written");
+    let from = file.to_str().expect("text");
+    gateway.ok(["cp", from, "sealed:file"]);
+    gateway.ok(["cp", "sealed:file", &format!("{from}.back")]);
+    assert_eq!(gateway.json(["inspect", "sealed"])["session"], true);
+    gateway.ok(["rm", "--force", "sealed"]);
+    running.wait();
+    assert_eq!(spinners(), [] as [u32; 0]);
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
-use super::{CgroupError, files};
+use super::{CgroupError, files, members};
 
 /// Kills everything in the cgroup that is there now. v2 does it in one step that no fork escapes;
 /// on v1 new processes are forbidden first.
@@ -18,7 +18,7 @@ pub(super) fn kill(dir: &Path) -> Result<(), CgroupError> {
     if dir.join("pids.max").exists() {
         files::write(dir, "pids.max", "0")?;
     }
-    for pid in files::pids(dir) {
+    for pid in members(dir) {
         kill_member(dir, pid);
     }
     Ok(())
@@ -33,7 +33,7 @@ fn kill_member(dir: &Path, pid: i32) {
     let Ok(pidfd) = pidfd_open(number, PidfdFlags::empty()) else {
         return;
     };
-    if files::pids(dir).contains(&pid) {
+    if members(dir).contains(&pid) {
         // Gone meanwhile is what was wanted.
         let _ = pidfd_send_signal(pidfd, Signal::KILL);
     }

@@ -5,7 +5,14 @@
 //! could not be enforced. Nothing here decides whether that is acceptable.
 //!
 //! A sandbox's shim stays outside its leaf: it must be able to enforce the deadline and leave a
-//! record while the leaf is frozen or out of memory.
+//! record while the leaf is frozen or out of memory. The supervisor is in the leaf, with its memory
+//! and its pids, but not in the group below it that bounds cpu time: it has to answer, and to kill,
+//! while its programs wait for theirs.
+//!
+//! ```text
+//! <sandbox>            memory, pids: everything        the supervisor
+//! <sandbox>/programs   cpu quota                       what it runs; only where cpu time is bounded
+//! ```
 
 mod detect;
 mod files;
@@ -112,6 +119,10 @@ enum Backend {
         fix: String,
     },
 }
+
+/// The group below a leaf that bounds cpu time. On v2 a threaded one: the leaf's processes are moved
+/// there thread by thread, and memory and pids stay the leaf's.
+const PROGRAMS: &str = "programs";
 
 /// One sandbox's cgroup: a directory in each hierarchy.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -242,13 +253,33 @@ impl Leaf {
             procs_files: self.dirs.iter().map(|dir| dir.join(files::PROCS)).collect(),
             v2_dir: self.dirs.iter().find(|dir| v2::is_v2(dir)).cloned(),
             cpu_quota: self.cpu_quota(),
+            memory_events: self.first_file(&["memory.events", "memory.oom_control"]),
+            cpu_threads: self.cpu_threads(),
         }
+    }
+
+    fn first_file(&self, names: &[&str]) -> Option<PathBuf> {
+        let files = self
+            .dirs
+            .iter()
+            .flat_map(|dir| names.iter().map(|name| dir.join(name)));
+        files.into_iter().find(|path| path.exists())
+    }
+
+    fn cpu_threads(&self) -> Option<PathBuf> {
+        let dir = self.dirs.iter().find(|dir| dir.join(PROGRAMS).exists())?;
+        let file = if v2::is_v2(dir) {
+            v2::THREADS
+        } else {
+            v1::THREADS
+        };
+        Some(dir.join(PROGRAMS).join(file))
     }
 
     /// What is in force now; none where CPU time is not bounded.
     fn cpu_quota(&self) -> Option<CpuQuota> {
         self.cpu_files().find_map(|(dir, name, unlimited)| {
-            let limited = files::read(dir, name)?;
+            let limited = files::read(&dir, name)?;
             let is_limited = limited.split(' ').next() != Some(unlimited);
             is_limited.then(|| CpuQuota {
                 file: dir.join(name),
@@ -267,10 +298,15 @@ impl Leaf {
     }
 
     /// Directory, file, and the word for "no limit".
-    fn cpu_files(&self) -> impl Iterator<Item = (&Path, &'static str, &'static str)> {
-        self.dirs.iter().flat_map(|dir| {
+    fn cpu_files(&self) -> impl Iterator<Item = (PathBuf, &'static str, &'static str)> {
+        // A leaf of an earlier release has it itself.
+        let dirs = self
+            .dirs
+            .iter()
+            .flat_map(|dir| [dir.join(PROGRAMS), dir.clone()]);
+        dirs.flat_map(|dir| {
             [(v2::CPU_QUOTA, "max"), (v1::CPU_QUOTA, "-1")]
-                .map(|(name, unlimited)| (dir.as_path(), name, unlimited))
+                .map(|(name, unlimited)| (dir.clone(), name, unlimited))
         })
     }
 
@@ -292,7 +328,7 @@ impl Leaf {
 
     /// Its processes, in the reader's pid namespace.
     pub fn pids(&self) -> Vec<i32> {
-        let mut pids: Vec<i32> = self.dirs.iter().flat_map(|dir| files::pids(dir)).collect();
+        let mut pids: Vec<i32> = self.dirs.iter().flat_map(|dir| members(dir)).collect();
         pids.sort_unstable();
         pids.dedup();
         pids
@@ -312,6 +348,14 @@ impl Leaf {
         }
         Ok(gone)
     }
+}
+
+/// The processes of a leaf's directory. On v2 those of its threads' groups are its own; of v1's
+/// hierarchies not each has all.
+fn members(dir: &Path) -> Vec<i32> {
+    let mut pids = files::pids(dir);
+    pids.extend(files::pids(&dir.join(PROGRAMS)));
+    pids
 }
 
 impl CgroupStats {

@@ -5,10 +5,13 @@ use std::path::{Path, PathBuf};
 
 use super::files::{self, keyed, number};
 use super::v2::quota_usec;
-use super::{Bound, CgroupError, CgroupLimits, CgroupStats};
+use super::{Bound, CgroupError, CgroupLimits, CgroupStats, PROGRAMS};
 
 /// The controllers a leaf is made in. `cpuacct` only counts.
 pub(super) const CONTROLLERS: [&str; 4] = ["memory", "pids", "cpu", "cpuacct"];
+
+/// Takes threads one by one.
+pub(super) const THREADS: &str = "tasks";
 
 /// In microseconds of each period.
 pub(super) const CPU_QUOTA: &str = "cpu.cfs_quota_us";
@@ -67,7 +70,9 @@ impl Parent {
             files::write(&dir, "pids.max", &count.to_string())?;
         }
         if let (Some(millis), Some(dir)) = (limits.cpu_millis, leaf("cpu")) {
-            files::write(&dir, CPU_QUOTA, &quota_usec(millis).to_string())?;
+            let programs = dir.join(PROGRAMS);
+            files::make(&programs)?;
+            files::write(&programs, CPU_QUOTA, &quota_usec(millis).to_string())?;
         }
         Ok(())
     }

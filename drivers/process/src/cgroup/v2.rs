@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::files::{self, keyed, number, read};
-use super::{Bound, CgroupError, CgroupLimits, CgroupStats};
+use super::{Bound, CgroupError, CgroupLimits, CgroupStats, PROGRAMS};
 
 /// The CPU bandwidth period, the kernel's own default.
 const PERIOD_USEC: u64 = 100_000;
@@ -12,6 +12,9 @@ const QUOTA_USEC_MIN: u64 = 1000;
 
 /// Microseconds, of a period.
 pub(super) const CPU_QUOTA: &str = "cpu.max";
+
+/// Takes threads one by one, within their domain.
+pub(super) const THREADS: &str = "cgroup.threads";
 
 /// What a leaf needs its parent to hand down.
 pub(super) const CONTROLLERS: [&str; 3] = ["memory", "pids", "cpu"];
@@ -61,14 +64,28 @@ impl Parent {
             files::write(&dir, "pids.max", &count.to_string())?;
         }
         if let Some(millis) = limits.cpu_millis.filter(|_| has(Bound::Cpu)) {
-            files::write(
-                &dir,
-                CPU_QUOTA,
-                &format!("{} {PERIOD_USEC}", quota_usec(millis)),
-            )?;
+            let programs = make_programs(&dir)?;
+            let quota = format!("{} {PERIOD_USEC}", quota_usec(millis));
+            files::write(&programs, CPU_QUOTA, &quota)?;
         }
         Ok(())
     }
+}
+
+/// The group for what is run in the leaf. Its threads may be elsewhere than the rest of the leaf's,
+/// which stays one domain: so the supervisor can stay in the leaf itself, although that hands a
+/// controller down.
+fn make_programs(leaf: &Path) -> Result<PathBuf, CgroupError> {
+    let programs = make_threaded(leaf)?;
+    files::write(leaf, "cgroup.subtree_control", "+cpu")?;
+    Ok(programs)
+}
+
+fn make_threaded(leaf: &Path) -> Result<PathBuf, CgroupError> {
+    let programs = leaf.join(PROGRAMS);
+    files::make(&programs)?;
+    files::write(&programs, "cgroup.type", "threaded")?;
+    Ok(programs)
 }
 
 /// Whether a directory belongs to the unified hierarchy.
@@ -163,7 +180,9 @@ mod tests {
             ("sbx/memory.max", ""),
             ("sbx/memory.swap.max", ""),
             ("sbx/pids.max", ""),
-            ("sbx/cpu.max", ""),
+            ("sbx/cgroup.subtree_control", ""),
+            ("sbx/programs/cgroup.type", ""),
+            ("sbx/programs/cpu.max", ""),
         ]);
         let parent = Parent::prepare(dir.path().to_owned()).unwrap();
         let limits = CgroupLimits {
@@ -176,7 +195,54 @@ mod tests {
         assert_eq!(read(&leaf, "memory.max").unwrap(), "1048576");
         assert_eq!(read(&leaf, "memory.swap.max").unwrap(), "0");
         assert_eq!(read(&leaf, "pids.max").unwrap(), "64");
-        assert_eq!(read(&leaf, "cpu.max").unwrap(), "150000 100000");
+        // The supervisor is in the leaf, and not bounded.
+        let programs = leaf.join(PROGRAMS);
+        assert_eq!(read(&programs, "cpu.max").unwrap(), "150000 100000");
+        assert_eq!(read(&programs, "cgroup.type").unwrap(), "threaded");
+        assert_eq!(read(&leaf, "cgroup.subtree_control").unwrap(), "+cpu");
+    }
+
+    /// On hosts where v1 has all controllers, too: no limit is needed to see who is where.
+    #[test]
+    #[allow(clippy::print_stdout, reason = "a skip says why")]
+    fn a_process_without_rights_moves_itself_with_a_file_that_was_opened_for_it() {
+        use std::io::Write as _;
+        use std::os::unix::process::CommandExt as _;
+        let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
+        let mounted = mounts.lines().find(|line| line.contains(" - cgroup2 "));
+        let Some(root) = mounted.and_then(|line| line.split(' ').nth(4)) else {
+            return println!("skipped: no cgroup2 is mounted");
+        };
+        let leaf = Path::new(root).join(format!("cofferdam-test-{}", std::process::id()));
+        if !files::writable(Path::new(root)) {
+            return println!("skipped: {root} cannot be written to");
+        }
+        files::make(&leaf).unwrap();
+        let _removed = Removed(leaf.clone());
+        let programs = make_threaded(&leaf).unwrap();
+        let open = |path: PathBuf| fs::File::options().write(true).open(path).unwrap();
+        let mut join = open(leaf.join(files::PROCS));
+        let mut share = open(programs.join(THREADS));
+        let mut command = std::process::Command::new("/bin/cat");
+        command.arg("/proc/self/cgroup").uid(65534).gid(65534);
+        let setup = move || join.write_all(b"0").and_then(|()| share.write_all(b"0"));
+        #[allow(unsafe_code, reason = "runs between fork and exec")]
+        // SAFETY: two system calls, in the child's own copy of the descriptors.
+        let output = unsafe { command.pre_exec(setup) }.output().unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        let name = leaf.file_name().unwrap().to_str().unwrap();
+        let expected = format!("0::/{name}/{PROGRAMS}\n");
+        assert!(text.ends_with(&expected), "{text}");
+    }
+
+    /// A cgroup that goes with its test.
+    struct Removed(PathBuf);
+
+    impl Drop for Removed {
+        fn drop(&mut self) {
+            // What ran there has been waited for.
+            let _ = files::try_remove(&self.0);
+        }
     }
 
     #[test]

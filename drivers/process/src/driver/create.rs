@@ -12,6 +12,7 @@ use crate::cgroup::NotEnforced;
 use crate::launch::{self, Bootstrap, SandboxPlan};
 use crate::plan::{self, USER, WORKSPACE};
 use crate::platform::Platform;
+use crate::sandbox::plan::{CPU_THREADS_FD, MEMORY_EVENTS_FD};
 use crate::store::{Stored, callback_identity};
 use crate::tracked::{Tracked, now_unix_ms};
 use crate::{error, recover, watch};
@@ -175,5 +176,9 @@ pub(super) fn bootstrap(stored: &Stored, token: Token) -> Bootstrap {
         environment: Default::default(),
     };
     // Moved out, not copied.
-    Bootstrap::new(std::mem::take(&mut *bootstrap.to_json()))
+    let mut json = bootstrap.to_json_with(supervisor::Descriptors {
+        memory_events: Some(MEMORY_EVENTS_FD),
+        cpu_threads: Some(CPU_THREADS_FD),
+    });
+    Bootstrap::new(std::mem::take(&mut *json))
 }

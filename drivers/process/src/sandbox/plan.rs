@@ -10,6 +10,14 @@ use serde::{Deserialize, Serialize};
 /// Version of [`ShimPlan`]. Driver and shim are installed together; a mismatch is refused.
 pub const PLAN_VERSION: u32 = 1;
 
+/// Where the supervisor inherits the counter of kills for want of memory; where there is none,
+/// `/dev/null`, which counts nothing.
+pub const MEMORY_EVENTS_FD: i32 = 5;
+
+/// Where it inherits the file that puts programs into the group which bounds their cpu time; where
+/// there is none, `/dev/null`, which puts nothing anywhere.
+pub const CPU_THREADS_FD: i32 = 6;
+
 /// How many host ids one sandbox owns when the driver is root.
 pub const ID_BLOCK_SIZE: u32 = 16;
 
@@ -124,6 +132,13 @@ pub struct CgroupPlacement {
     /// What bounds CPU time, if it is bounded.
     #[serde(default)]
     pub cpu_quota: Option<CpuQuota>,
+    /// The leaf's `memory.events` or `memory.oom_control`.
+    #[serde(default)]
+    pub memory_events: Option<PathBuf>,
+    /// `cgroup.threads` or `tasks` of the group below the leaf that the quota is for: the supervisor
+    /// stays outside, so that it answers however little is left.
+    #[serde(default)]
+    pub cpu_threads: Option<PathBuf>,
 }
 
 /// The control file of the CPU quota. The shim lifts the quota to kill: what is killed has to run

@@ -38,6 +38,10 @@ pub(crate) struct Handles {
     pub(crate) cgroup_dir: Option<OwnedFd>,
     /// The file of the plan's CPU quota.
     pub(crate) cpu_quota: Option<OwnedFd>,
+    /// What the supervisor counts kills with.
+    pub(crate) memory_events: Option<OwnedFd>,
+    /// What it bounds programs' cpu time with.
+    pub(crate) cpu_threads: Option<OwnedFd>,
     /// `shim.sock`, listening.
     pub(crate) control: UnixListener,
     /// `/dev/null`.
@@ -67,14 +71,11 @@ impl Handles {
             Some(path) => Some(open_dir(path).at(Stage::OpenCgroup, path.display())?),
             None => None,
         };
-        let cpu_quota = match &plan.cgroup.cpu_quota {
-            Some(quota) => {
-                let flags = OFlags::WRONLY | OFlags::CLOEXEC;
-                let file = openat(CWD, &quota.file, flags, Mode::empty());
-                Some(file.at(Stage::OpenCgroup, quota.file.display())?)
-            }
-            None => None,
-        };
+        let cgroup = &plan.cgroup;
+        let quota_file = cgroup.cpu_quota.as_ref().map(|quota| &*quota.file);
+        let cpu_quota = open_control(quota_file, OFlags::WRONLY)?;
+        let memory_events = open_control(cgroup.memory_events.as_deref(), OFlags::RDONLY)?;
+        let cpu_threads = open_control(cgroup.cpu_threads.as_deref(), OFlags::WRONLY)?;
         let control = control_socket(&run_dir).at(Stage::BindControlSocket, run_path.display())?;
         let host_proc = open_dir(Path::new("/proc")).at(Stage::OpenStateDir, "/proc")?;
         let null = openat(
@@ -93,6 +94,8 @@ impl Handles {
             cgroup_procs,
             cgroup_dir,
             cpu_quota,
+            memory_events,
+            cpu_threads,
             control,
             null,
             console,
@@ -113,6 +116,8 @@ impl Handles {
         ];
         all.extend(self.cgroup_dir.as_ref().map(AsFd::as_fd));
         all.extend(self.cpu_quota.as_ref().map(AsFd::as_fd));
+        all.extend(self.memory_events.as_ref().map(AsFd::as_fd));
+        all.extend(self.cpu_threads.as_ref().map(AsFd::as_fd));
         all.extend(self.cgroup_procs.iter().map(AsFd::as_fd));
         all.extend(self.callback_dir.as_ref().map(AsFd::as_fd));
         all
@@ -128,14 +133,10 @@ impl Handles {
             control: UnixListener::from(next.next()?),
             null: next.next()?,
             console: (next.next()?, next.next()?),
-            cgroup_dir: match plan.cgroup.v2_dir {
-                Some(_) => Some(next.next()?),
-                None => None,
-            },
-            cpu_quota: match plan.cgroup.cpu_quota {
-                Some(_) => Some(next.next()?),
-                None => None,
-            },
+            cgroup_dir: next_if(&plan.cgroup.v2_dir, &mut next)?,
+            cpu_quota: next_if(&plan.cgroup.cpu_quota, &mut next)?,
+            memory_events: next_if(&plan.cgroup.memory_events, &mut next)?,
+            cpu_threads: next_if(&plan.cgroup.cpu_threads, &mut next)?,
             cgroup_procs: (plan.cgroup.procs_files.iter())
                 .map(|_| next.next())
                 .collect::<Option<_>>()?,
@@ -160,6 +161,24 @@ impl Handles {
         let missing = || Failure::own(Stage::OpenCallbackDir, "it was not opened");
         self.callback_dir.as_ref().ok_or_else(missing)
     }
+}
+
+/// The next descriptor for what the plan names, nothing for what it does not; the outer `None` is a
+/// descriptor that is missing.
+fn next_if<T>(
+    named: &Option<T>,
+    descriptors: &mut impl Iterator<Item = OwnedFd>,
+) -> Option<Option<OwnedFd>> {
+    match named {
+        Some(_) => descriptors.next().map(Some),
+        None => Some(None),
+    }
+}
+
+fn open_control(path: Option<&Path>, flags: OFlags) -> Result<Option<OwnedFd>, Failure> {
+    let Some(path) = path else { return Ok(None) };
+    let file = openat(CWD, path, flags | OFlags::CLOEXEC, Mode::empty());
+    Ok(Some(file.at(Stage::OpenCgroup, path.display())?))
 }
 
 /// A detached mount with the directory as its root.

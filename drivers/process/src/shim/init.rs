@@ -27,7 +27,7 @@ use super::failure::Context;
 use super::handles::Handles;
 use super::sys::{self, Fork};
 use super::{caps, landlock, mask, namespaces, proc, seccomp};
-use crate::sandbox::plan::{IdMapping, ShimPlan};
+use crate::sandbox::plan::{CPU_THREADS_FD, IdMapping, MEMORY_EVENTS_FD, ShimPlan};
 use crate::sandbox::record::ProcessId;
 use crate::sandbox::report::{Failure, Stage};
 
@@ -42,7 +42,7 @@ const ARGV: [&CStr; 5] = [
 const CALLBACK_FD: i32 = 3;
 const CONFIG_FD: i32 = 4;
 /// The first descriptor that is not the supervisor's.
-const OTHERS_FD: i32 = 5;
+const OTHERS_FD: i32 = 7;
 /// Descriptors are moved here while the low numbers are arranged.
 const LIFTED_FD: i32 = 16;
 
@@ -295,7 +295,7 @@ impl Child<'_> {
         }
     }
 
-    /// 0 to 4 are the supervisor's; all others close at the exec.
+    /// 0 to 6 are the supervisor's; all others close at the exec.
     fn arrange_descriptors(&self) -> Result<(OwnedFd, OwnedFd), Failure> {
         let stage = Stage::Descriptors;
         let lift = |fd: &OwnedFd| sys::lift(fd.as_fd(), LIFTED_FD).at(stage, "lift");
@@ -306,6 +306,14 @@ impl Child<'_> {
             (console, 2),
             (lift(self.handles.callback_dir()?)?, CALLBACK_FD),
             (lift(&self.config)?, CONFIG_FD),
+            (
+                lift(self.or_null(&self.handles.memory_events))?,
+                MEMORY_EVENTS_FD,
+            ),
+            (
+                lift(self.or_null(&self.handles.cpu_threads))?,
+                CPU_THREADS_FD,
+            ),
         ];
         let rest = (lift(&self.handles.supervisor)?, lift(&self.status)?);
         for (fd, number) in &low {
@@ -313,6 +321,10 @@ impl Child<'_> {
         }
         sys::close_on_exec_from(OTHERS_FD).at(stage, "close_range")?;
         Ok(rest)
+    }
+
+    fn or_null<'a>(&'a self, fd: &'a Option<OwnedFd>) -> &'a OwnedFd {
+        fd.as_ref().unwrap_or(&self.handles.null)
     }
 
     /// After the last change of credentials, which would undo it.

@@ -90,6 +90,7 @@ impl Scripted {
             version: "1.2.3".to_owned(),
             hmac: hmac.to_vec().into(),
             processes: 2,
+            counts_oom_kills: false,
         }
     }
 
