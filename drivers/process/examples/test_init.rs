@@ -12,7 +12,7 @@
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::os::fd::FromRawFd;
+use std::os::fd::{BorrowedFd, FromRawFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Command, Stdio};
@@ -101,8 +101,9 @@ fn become_workload(uid: u32, gid: u32) -> std::io::Result<()> {
         clear_ambient_capability_set, remove_capability_from_bounding_set, set_capabilities,
         set_thread_groups, set_thread_res_gid, set_thread_res_uid,
     };
-    // The group that bounds cpu time, or nothing.
-    std::fs::write("/proc/self/fd/6", "0")?;
+    // SAFETY: descriptor 6 is open, by the launch interface: the group that bounds cpu time.
+    let group = unsafe { BorrowedFd::borrow_raw(6) };
+    rustix::io::write(group, b"0")?;
     // Raising needs no privilege, but the file must be ours to open.
     rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::Dumpable)?;
     std::fs::write("/proc/self/oom_score_adj", "500")?;
