@@ -43,6 +43,12 @@ const ENGINES: &[Engine] = &[
         purpose: "tests: a static program for root file systems without a libc",
     },
     Engine {
+        program: "docker-compose",
+        version: &["--version"],
+        package: "docker-compose",
+        purpose: "tests: a gateway in a container, as packaging/compose.yaml makes it",
+    },
+    Engine {
         program: DOCKERD,
         version: &["--version"],
         package: "docker.io",

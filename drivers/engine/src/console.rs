@@ -22,6 +22,9 @@ pub(crate) async fn read(
 ) -> Result<DriverStream<Bytes>, DriverError> {
     let tail = usize::try_from(request.tail_bytes).unwrap_or(usize::MAX);
     if relay::is_for(&tracked.record()) {
+        if request.follow {
+            return Ok(Box::pin(tracked.follow_heard(tail).map(Ok)));
+        }
         let heard = tracked.heard(tail);
         return Ok(Box::pin(futures_util::stream::once(async { Ok(heard) })));
     }

@@ -20,7 +20,7 @@ use tokio::time::{MissedTickBehavior, interval, sleep};
 use tokio_util::sync::CancellationToken;
 
 use crate::client::wire::EventJson;
-use crate::client::{Engine, EngineError, Kind};
+use crate::client::{Engine, EngineError, Kind, SLOW};
 use crate::health::{Trouble, TroubleKind};
 use crate::labels::{self, Record};
 use crate::sandbox::{Outage, Sandboxes, Tracked, now_unix_ms};
@@ -245,6 +245,13 @@ impl Keeper {
             let Some(record) = Record::from_labels(&summary.labels) else {
                 continue;
             };
+            if self
+                .sandboxes()
+                .is_deleted(&record.gateway_id, &record.sandbox_id)
+            {
+                self.remove_late(engine, record, &summary.id);
+                continue;
+            }
             there.insert(summary.id.clone());
             looks.push(self.adopt(record, &summary.id));
         }
@@ -311,6 +318,17 @@ impl Keeper {
             return;
         };
         let Some(tracked) = self.sandboxes().get(id) else {
+            let record = Record::from_labels(&event.actor.attributes);
+            if let Some(record) = record.filter(|record| {
+                let Record {
+                    gateway_id,
+                    sandbox_id,
+                    ..
+                } = record;
+                event.action == "create" && self.sandboxes().is_deleted(gateway_id, sandbox_id)
+            }) {
+                self.remove_late(engine, record, &event.actor.id);
+            }
             return;
         };
         if tracked.container_id().as_deref() != Some(&event.actor.id) {
@@ -322,6 +340,26 @@ impl Keeper {
         if let Err(error) = self.look(engine, tracked).await {
             tracing::warn!(sandbox.id = id, error = %error.chain(), "a change was not looked at");
         }
+    }
+
+    /// In the background: a driver that was killed had asked for it, and it was deleted before it came.
+    fn remove_late(&self, engine: &Engine, record: Record, container: &str) {
+        let (engine, container) = (engine.clone(), container.to_owned());
+        self.context.tasks.spawn(async move {
+            let sandbox_id = record.sandbox_id;
+            tracing::info!(
+                sandbox.id = sandbox_id,
+                "deleted before it was made: removed"
+            );
+            let mut removed = engine.remove_container(&container, SLOW).await;
+            if removed.is_ok() && !record.workspace_volume.is_empty() {
+                removed = engine.remove_volume(&record.workspace_volume).await;
+            }
+            if let Err(error) = removed {
+                // The next inventory has it.
+                tracing::warn!(sandbox.id = sandbox_id, error = %error.chain(), "it is left");
+            }
+        });
     }
 
     /// The supervisor ends itself; one that is frozen or stuck is ended here.

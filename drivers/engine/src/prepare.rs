@@ -33,7 +33,7 @@ pub(crate) struct Preparations(Arc<Shared>);
 #[derive(Debug, Default)]
 struct Shared {
     /// Held while one is made, so that it is made once.
-    supervisors: tokio::sync::Mutex<Supervisors>,
+    supervisors: tokio::sync::Mutex<HashMap<SupervisorKey, String>>,
     spares: Mutex<Spares>,
     /// Those that this driver has worked for; true once it has cleaned up after earlier runs.
     gateways: tokio::sync::Mutex<HashMap<String, bool>>,
@@ -41,13 +41,8 @@ struct Shared {
     busy: tokio::sync::RwLock<()>,
 }
 
-#[derive(Debug, Default)]
-struct Supervisors {
-    /// By gateway and digest.
-    volumes: HashMap<(String, Vec<u8>), String>,
-    /// One was not what it ought to be.
-    is_doubted: bool,
-}
+/// A gateway's id, and the digest of the supervisor.
+type SupervisorKey = (String, Vec<u8>);
 
 /// For whom something is prepared.
 #[derive(Debug, Clone, Copy)]
@@ -59,7 +54,8 @@ pub(crate) struct For<'a> {
 }
 
 impl Preparations {
-    /// The volume with this supervisor.
+    /// The volume with this supervisor. Each run of the driver fills one of its own: a driver that was
+    /// killed may have left one half filled, or an engine that still fills it.
     pub(crate) async fn supervisor(
         &self,
         whom: For<'_>,
@@ -69,16 +65,12 @@ impl Preparations {
         // Cancelled here, a carrier may be left; the next run of the driver removes it.
         let mut made = self.0.supervisors.lock().await;
         let key = (whom.gateway_id.to_owned(), digest.to_vec());
-        if let Some(volume) = made.volumes.get(&key) {
+        if let Some(volume) = made.get(&key) {
             return Ok(volume.clone());
         }
-        let id: String = data_encoding::HEXLOWER.encode(&digest[..digest.len().min(8)]);
+        let digits = data_encoding::HEXLOWER.encode(&digest[..digest.len().min(4)]);
+        let id = format!("{digits}-{}", spares::random_id());
         let volume = naming::object(whom.gateway_id, "supervisor", &id);
-        // It outlived the cleaning, so a container uses it: an earlier run had filled it.
-        if !made.is_doubted && whom.engine.inspect_volume(&volume).await.is_ok() {
-            made.volumes.insert(key, volume.clone());
-            return Ok(volume);
-        }
         let content = binary
             .read()
             .map_err(|error| EngineError::protocol("read", "the supervisor", error))?;
@@ -89,16 +81,13 @@ impl Preparations {
             file: Some((crate::plan::SUPERVISOR_NAME, &content)),
         }];
         Carrier::new(whom).carry(&items).await?;
-        made.volumes.insert(key, volume.clone());
-        made.is_doubted = false;
+        made.insert(key, volume.clone());
         Ok(volume)
     }
 
     /// The supervisor's volume is not what it was: it is made anew for the next container.
     pub(crate) async fn forget_supervisors(&self) {
-        let mut made = self.0.supervisors.lock().await;
-        made.volumes.clear();
-        made.is_doubted = true;
+        self.0.supervisors.lock().await.clear();
     }
 
     /// An empty volume of this user's. `follows_user`: the engine itself gives a new volume to the
@@ -185,22 +174,23 @@ impl Preparations {
     }
 
     /// Removes what earlier runs of the driver have left for this gateway. Once in a run, before
-    /// anything is prepared in it.
-    pub(crate) async fn clean(&self, engine: &Engine, gateway_id: &str) -> Result<(), EngineError> {
+    /// anything is prepared in it. What cannot be removed is in nobody's way: the engine may be at work
+    /// with what a driver that was killed had asked of it.
+    pub(crate) async fn clean(&self, engine: &Engine, gateway_id: &str) {
         let mut gateways = self.0.gateways.lock().await;
-        if gateways.get(gateway_id) == Some(&true) {
-            return Ok(());
+        if gateways.insert(gateway_id.to_owned(), true) == Some(true) {
+            return;
         }
-        clean::clean(engine, gateway_id).await?;
-        gateways.insert(gateway_id.to_owned(), true);
-        Ok(())
+        if let Err(error) = clean::clean(engine, gateway_id).await {
+            tracing::info!(error = %error.chain(), "something of an earlier run is left");
+        }
     }
 
     /// Removes all that nobody uses: the next run would do it, if there is one.
     pub(crate) async fn put_away(&self, engine: &Engine) {
         let _alone = self.0.busy.write().await;
         self.spares().forget();
-        self.0.supervisors.lock().await.volumes.clear();
+        self.0.supervisors.lock().await.clear();
         for gateway_id in self.0.gateways.lock().await.keys() {
             if let Err(error) = clean::clean(engine, gateway_id).await {
                 tracing::debug!(error = %error.chain(), "something is left for the next run");

@@ -80,7 +80,8 @@ impl Call<'_> {
     {
         let started = waiting.since;
         let end = started + self.deadline;
-        let unavailable_end = started + self.deadline.min(self.driver.timing.unavailable_retry);
+        let unavailable_retry = self.deadline.min(self.driver.timing.unavailable_retry);
+        let mut unavailable_end = started + unavailable_retry;
         let mut ambiguous = false;
         let mut pause = RETRY_MIN;
         loop {
@@ -94,8 +95,13 @@ impl Call<'_> {
                 Err(_) => return Err(self.timed_out()),
             };
             let (mut error, again) = match was_cut(&link, &status).await {
-                // What became of the attempt is not known; the next one finds out.
-                true => (self.cut(&link), Some((end, RETRY_MIN))),
+                // What became of the attempt is not known; the next one finds out. Its driver is a new
+                // one, whose platform has to be found first.
+                true => {
+                    let away = self.driver.timing.lost_wait();
+                    unavailable_end = end.min(Instant::now() + away + unavailable_retry);
+                    (self.cut(&link), Some((end, RETRY_MIN)))
+                }
                 false => {
                     let answer = Answer::of(&status);
                     let wait = answer.retry.unwrap_or(pause);
@@ -127,7 +133,11 @@ impl Call<'_> {
     async fn connection(&self, end: Instant, ambiguous: bool) -> Result<Link, CallError> {
         let mut links = self.driver.links();
         let mut views = self.driver.views();
-        let patience = Instant::now() + self.driver.timing.reconnect_wait;
+        // Whoever has called a driver that died wants to know what became of it.
+        let patience = match ambiguous {
+            true => Instant::now() + self.driver.timing.lost_wait(),
+            false => Instant::now() + self.driver.timing.reconnect_wait,
+        };
         let limit = patience.min(end);
         loop {
             if let Some(link) = links.borrow_and_update().clone()

@@ -54,6 +54,12 @@ impl Default for Timing {
 }
 
 impl Timing {
+    /// How long a call waits whose driver died under it: for the longest backoff, and for a process that
+    /// starts and finds its platform on a busy machine.
+    pub(super) fn lost_wait(&self) -> Duration {
+        self.reconnect_wait + self.backoff_max
+    }
+
     /// With a driver that has so long for each call, and whose watch may be silent for so long.
     /// Everything that is shorter by itself stays.
     pub fn with(call: Duration, silence: Duration) -> Self {

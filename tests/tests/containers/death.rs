@@ -4,8 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use cofferdam_tests::container::{IMAGE, Kind};
-use cofferdam_tests::engine::Engine;
-use cofferdam_tests::{TestGateway, need, wait};
+use cofferdam_tests::{TestGateway, wait};
 use rustix::process::{Pid, Signal};
 
 use super::{Contained, for_each_engine};
@@ -15,6 +14,7 @@ for_each_engine!(
     every_operation_works_after_the_driver_was_killed,
     a_driver_that_is_killed_while_it_makes_a_sandbox_leaves_one_or_none,
     a_driver_that_is_killed_while_it_removes_a_sandbox_leaves_none,
+    kills_under_load_leave_no_container,
 );
 
 /// Of a driver that runs and is connected.
@@ -124,19 +124,24 @@ fn a_driver_that_is_killed_while_it_removes_a_sandbox_leaves_none(kind: Kind) {
     }
 }
 
-/// How often the driver is killed while others work with it.
+/// How often the driver is killed while others work with it, unless `COFFERDAM_TEST_KILLS` says so.
 const KILLS: u64 = 10;
 
-#[test]
-fn kills_under_load_leave_no_container() {
-    need!(Engine::Containers(Kind::Docker));
-    let contained = Contained::new(Kind::Docker);
+fn kills() -> u64 {
+    match std::env::var("COFFERDAM_TEST_KILLS") {
+        Ok(text) => text.parse().expect("COFFERDAM_TEST_KILLS is a number"),
+        Err(_) => KILLS,
+    }
+}
+
+fn kills_under_load_leave_no_container(kind: Kind) {
+    let contained = Contained::new(kind);
     let is_over = AtomicBool::new(false);
     let ran = std::thread::scope(|scope| {
         let lanes: Vec<_> = (0..3)
             .map(|_| scope.spawn(|| run_until(&contained, &is_over)))
             .collect();
-        for number in 0..KILLS {
+        for number in 0..kills() {
             wait::a_while(Duration::from_millis(37 * (number % 8)));
             kill_and_wait(&contained);
         }

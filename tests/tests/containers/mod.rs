@@ -1,6 +1,7 @@
 //! Sandboxes as containers, on real engines.
 
 mod away;
+mod compose;
 mod death;
 mod life;
 mod pull;

@@ -5,10 +5,15 @@ use std::time::Duration;
 use bollard_stubs::models::ContainerCreateBody;
 use http::Method;
 use serde_json::json;
+use tokio::time::{Instant, sleep};
 
 use super::request::{Ask, path, segment};
 use super::wire::{ContainerJson, ContainerSummaryJson, CreatedJson, StatsJson};
 use super::{Engine, EngineError, Kind, QUICK, SLOW, gone_is_fine};
+
+/// How long an engine may refuse to remove what it is at work with.
+const REMOVE_PATIENCE: Duration = Duration::from_secs(15);
+const REMOVE_RETRY: Duration = Duration::from_millis(200);
 
 impl Engine {
     pub(crate) async fn create_container(
@@ -92,12 +97,21 @@ impl Engine {
             &format!("/containers/{}", segment(id)),
             &[("force", "1"), ("v", "1")],
         );
-        let ask = ask("remove container", id, limit);
-        let removed = self.transport.perform(ask, Method::DELETE, &target).await;
-        match removed {
-            // Somebody else is removing it; the engine says nothing when that is done.
-            Err(error) if error.kind == Kind::Conflict => self.wait_removed(id, limit).await,
-            other => gone_is_fine(other),
+        let end = Instant::now() + limit.min(REMOVE_PATIENCE);
+        loop {
+            let ask = ask("remove container", id, limit);
+            match self.transport.perform(ask, Method::DELETE, &target).await {
+                // Somebody else is removing it; the engine says nothing when that is done.
+                Err(error) if error.kind == Kind::Conflict => {
+                    return self.wait_removed(id, limit).await;
+                }
+                // So does Podman answer who comes while it makes, starts or removes the same.
+                Err(error) if error.kind == Kind::Server && Instant::now() < end => {
+                    tracing::debug!(container = id, error = %error.chain(), "removed again");
+                    sleep(REMOVE_RETRY).await;
+                }
+                other => return gone_is_fine(other),
+            }
         }
     }
 

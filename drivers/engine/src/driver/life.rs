@@ -142,6 +142,8 @@ impl<F: Flavor> EngineDriver<F> {
 
     pub(super) async fn delete_one(&self, call: &Call, id: &str) -> Result<(), DriverError> {
         let engine = self.engine()?;
+        // What the engine still makes of it, asked by a driver that was killed, is removed when it comes.
+        self.0.sandboxes.note_delete(call.gateway_id(), id);
         // Not in our memory may still be on the engine.
         let Some(tracked) = self.found(call, &engine, id).await? else {
             return Ok(());

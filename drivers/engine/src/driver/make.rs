@@ -12,14 +12,20 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
+use bollard_stubs::models::ContainerCreateBody;
 use cofferdam_driver_sdk::capabilities::termination;
-use cofferdam_driver_sdk::proto::{ImageSpec, SandboxSpec, SandboxState, TerminationReason};
+use cofferdam_driver_sdk::proto::{
+    ImageSpec, Sandbox, SandboxSpec, SandboxState, TerminationReason,
+};
 use cofferdam_driver_sdk::supervisor::{SupervisorBinary, SupervisorError, Token};
 use cofferdam_driver_sdk::{Call, CreateRequest, Created, DriverError};
+use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
 use super::{EngineDriver, Platform, callback_directory, recover};
+use crate::client::wire::CreatedJson;
 use crate::client::{Engine, EngineError, Kind, SLOW};
 use crate::driver_config::DriverConfig;
 use crate::error;
@@ -29,7 +35,14 @@ use crate::image::{ImageFacts, Progress};
 use crate::labels::Record;
 use crate::plan::{self, Place, Plan, Prepared, Stream};
 use crate::prepare::{For, is_supervisor_missing};
+use crate::relay;
 use crate::sandbox::{Tracked, now_unix_ms};
+
+/// How long an engine may be at work with what a driver asked that was killed.
+const NAME_PATIENCE: Duration = Duration::from_secs(60);
+
+/// Between two attempts at a name.
+const NAME_RETRY: Duration = Duration::from_millis(50);
 
 /// All that making one sandbox needs, once it is accepted.
 struct Order {
@@ -64,32 +77,47 @@ impl<F: Flavor> EngineDriver<F> {
     ) -> Result<Created, DriverError> {
         let platform = self.platform()?;
         let engine = platform.monitor.engine()?;
-        if let Some(existing) = self.existing(call, &engine, &request).await? {
-            return Ok(existing);
-        }
-        // What was left of an earlier attempt may have been reported as gone.
-        let log = &self.0.context.observations;
-        log.expect(call.gateway_id(), &request.sandbox_id);
-        let order = self.order(call, engine, platform, request).await?;
         let record = Record {
-            gateway_id: order.gateway_id.clone(),
-            sandbox_id: order.sandbox_id.clone(),
-            spec_digest: order.spec_digest.clone(),
-            create_time_unix_ms: order.create_time_unix_ms,
-            expire_time_unix_ms: order.spec.expire_time_unix_ms,
+            gateway_id: call.gateway_id().to_owned(),
+            sandbox_id: request.sandbox_id.clone(),
+            spec_digest: request.digest.to_hex(),
+            create_time_unix_ms: now_unix_ms(),
+            expire_time_unix_ms: request.spec.expire_time_unix_ms,
             ..Record::default()
         };
-        let (tracked, is_new) = self.0.sandboxes.add(Tracked::new(record));
-        if !is_new {
-            // Another gateway's, since this one's would have been found.
-            return Err(DriverError::sandbox_exists(&order.sandbox_id));
-        }
+        let sandboxes = &self.0.sandboxes;
+        sandboxes.forget_delete(call.gateway_id(), &request.sandbox_id);
+        let tracked = loop {
+            if let Some(existing) = self.existing(call, &engine, &request).await? {
+                return Ok(existing);
+            }
+            // What was left of an earlier attempt may have been reported as gone.
+            let log = &self.0.context.observations;
+            log.expect(call.gateway_id(), &request.sandbox_id);
+            let (tracked, is_new) = sandboxes.add(Tracked::new(record.clone()));
+            if is_new {
+                break tracked;
+            }
+            if tracked.record().gateway_id != call.gateway_id() {
+                return Err(DriverError::sandbox_exists(&request.sandbox_id));
+            }
+            // Found on the engine just now, which went on with what a killed driver had asked.
+            sleep(NAME_RETRY).await;
+        };
         // From here on whoever deletes it finds it; until here they did not.
         if given_up.is_cancelled() {
             self.drop_unmade(&tracked);
             return Err(DriverError::aborted("nobody waits for it any more"));
         }
-        self.begin(order, tracked).await
+        let create_time_unix_ms = record.create_time_unix_ms;
+        let order = self.order(call, engine, platform, request, create_time_unix_ms);
+        match order.await {
+            Ok(order) => self.begin(order, tracked).await,
+            Err(refused) => {
+                self.drop_unmade(&tracked);
+                Err(refused)
+            }
+        }
     }
 
     /// An earlier create of this id: its sandbox if it is one, nothing if what it left was removed.
@@ -118,7 +146,7 @@ impl<F: Flavor> EngineDriver<F> {
         match self.look(engine, &tracked).await {
             Ok(sandbox) if sandbox.platform_id.is_empty() => Ok(None),
             // Half-made, and not by us: a driver was killed meanwhile. Made anew.
-            Ok(sandbox) if sandbox.state() == SandboxState::Creating => {
+            Ok(sandbox) if has_never_begun(&sandbox) => {
                 self.take_apart(engine, &tracked, SLOW).await?;
                 // To those who watch it goes on being made.
                 tracked.give_way();
@@ -126,6 +154,11 @@ impl<F: Flavor> EngineDriver<F> {
                 Ok(None)
             }
             Ok(sandbox) => {
+                // The driver that began it may have been killed, and its relay with it.
+                if relay::is_for(&tracked.record()) {
+                    let callback = callback_directory(request.callback_directory.clone())?;
+                    relay::resume(&self.0.context, engine, &tracked, &callback);
+                }
                 recover::created(engine, &sandbox.platform_id.clone(), sandbox).map(Some)
             }
             Err(gone) if *gone.kind() == recover::not_found(id) => Ok(None),
@@ -139,6 +172,7 @@ impl<F: Flavor> EngineDriver<F> {
         engine: Engine,
         platform: Platform,
         request: CreateRequest,
+        create_time_unix_ms: u64,
     ) -> Result<Order, DriverError> {
         let found = plan::check(&request.spec, &platform.config, Some(&engine.facts));
         if !found.is_empty() {
@@ -166,7 +200,7 @@ impl<F: Flavor> EngineDriver<F> {
             supervisor,
             supervisor_digest: digest,
             token: request.token,
-            create_time_unix_ms: now_unix_ms(),
+            create_time_unix_ms,
             engine,
             platform,
         })
@@ -255,10 +289,7 @@ impl<F: Flavor> EngineDriver<F> {
         }
         let preparations = &self.0.preparations;
         let in_use = preparations.in_use().await;
-        preparations
-            .clean(&order.engine, &order.gateway_id)
-            .await
-            .map_err(error::engine)?;
+        preparations.clean(&order.engine, &order.gateway_id).await;
         let made = match self.put_together(&order, tracked, image).await {
             Err(error) if is_supervisor_missing(&error) => {
                 // Somebody has pruned the engine's volumes.
@@ -356,14 +387,7 @@ impl<F: Flavor> EngineDriver<F> {
         let platform = platform.filter(|platform| !platform.is_empty());
         tracked.set_record(plan.record.clone());
         let name = tracked.name().to_string();
-        let made = match engine.create_container(&name, platform, &plan.body).await {
-            // A driver that was killed had asked for it, and the engine went on.
-            Err(error) if error.kind == Kind::Conflict => {
-                engine.remove_container(&name, SLOW).await?;
-                engine.create_container(&name, platform, &plan.body).await
-            }
-            made => made,
-        }?;
+        let made = create_named(engine, &name, platform, &plan.body).await?;
         for warning in &made.warnings {
             tracing::info!(sandbox.id = order.sandbox_id, warning, "the engine warns");
         }
@@ -423,6 +447,34 @@ impl<F: Flavor> EngineDriver<F> {
                 preparations.replenish(whom, user, ahead).await;
             }
         });
+    }
+}
+
+/// It has a container, and nothing has ever run in it.
+fn has_never_begun(sandbox: &Sandbox) -> bool {
+    let state = sandbox.state();
+    state == SandboxState::Creating
+        || (state == SandboxState::FailedState && sandbox.start_time_unix_ms == 0)
+}
+
+/// A driver that was killed may have asked for the same: the engine goes on with that, and gives away
+/// the name some time before there is a container to be removed.
+async fn create_named(
+    engine: &Engine,
+    name: &str,
+    platform: Option<&str>,
+    body: &ContainerCreateBody,
+) -> Result<CreatedJson, EngineError> {
+    let end = Instant::now() + NAME_PATIENCE;
+    loop {
+        match engine.create_container(name, platform, body).await {
+            Err(error) if error.kind == Kind::Conflict && Instant::now() < end => {
+                tracing::info!(container = name, "its name is taken: made anew");
+                engine.remove_container(name, SLOW).await?;
+                sleep(NAME_RETRY).await;
+            }
+            made => return made,
+        }
     }
 }
 

@@ -1,18 +1,20 @@
 //! Removing what earlier runs of the driver have left for one gateway: carriers, workspaces that
-//! nobody uses, supervisors of other versions. What another gateway's driver made is not touched.
+//! nobody uses, supervisors of earlier runs. What another gateway's driver made is not touched.
 
 use crate::client::{Engine, EngineError, Kind, SLOW};
 use crate::labels;
 
+/// Goes on after what cannot be removed; the first of that is the error.
 pub(super) async fn clean(engine: &Engine, gateway_id: &str) -> Result<(), EngineError> {
     let with_role = |role: &str| {
         crate::client::label_filter(&[(labels::GATEWAY, gateway_id), (labels::ROLE, role)])
     };
+    let mut done = Ok(());
     for carrier in engine
         .list_containers(&with_role(labels::ROLE_CARRIER))
         .await?
     {
-        engine.remove_container(&carrier.id, SLOW).await?;
+        done = done.and(engine.remove_container(&carrier.id, SLOW).await);
     }
     for role in [labels::ROLE_WORKSPACE, labels::ROLE_SUPERVISOR] {
         for volume in engine.unused_volumes(&with_role(role)).await? {
@@ -26,9 +28,9 @@ pub(super) async fn clean(engine: &Engine, gateway_id: &str) -> Result<(), Engin
             match engine.remove_volume(&volume.name).await {
                 // Somebody uses it after all.
                 Err(error) if error.kind == Kind::Conflict => {}
-                other => other?,
+                removed => done = done.and(removed),
             }
         }
     }
-    Ok(())
+    done
 }

@@ -16,6 +16,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::describe::{Facts, Outage, describe};
+use super::heard::Heard;
 use super::oom;
 use crate::client::wire::ContainerJson;
 use crate::client::{Engine, EngineError, Kind};
@@ -25,10 +26,7 @@ use crate::naming::Name;
 
 /// How long a container that was found half-made may be on its way: its driver was killed, and the
 /// engine goes on with what it was asked.
-const HALF_MADE_PATIENCE: Duration = Duration::from_secs(10);
-
-/// A supervisor says little; what matters is the last of it.
-const HEARD_BYTES_MAX: usize = 64 * 1024;
+const HALF_MADE_PATIENCE: Duration = Duration::from_secs(30);
 
 /// A sandbox of this driver.
 #[derive(Debug)]
@@ -40,7 +38,7 @@ pub(crate) struct Tracked {
     /// What carries its stream, and where to.
     relay: Mutex<Option<(PathBuf, CancellationToken)>>,
     /// The end of what the supervisor said, where nobody else keeps it.
-    heard: Mutex<Vec<u8>>,
+    heard: Heard,
     looking: tokio::sync::Mutex<()>,
     inner: Mutex<Inner>,
 }
@@ -74,7 +72,7 @@ impl Tracked {
             operation: tokio::sync::Mutex::default(),
             cancel: CancellationToken::new(),
             relay: Mutex::default(),
-            heard: Mutex::default(),
+            heard: Heard::default(),
             looking: tokio::sync::Mutex::default(),
             inner: Mutex::new(Inner {
                 record,
@@ -240,23 +238,20 @@ impl Tracked {
 
     /// Keeps what the supervisor said on its stderr.
     pub(crate) fn hear(&self, piece: &[u8]) {
-        let mut heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
-        heard.extend_from_slice(piece);
-        if heard.len() > 2 * HEARD_BYTES_MAX {
-            let surplus = heard.len() - HEARD_BYTES_MAX;
-            heard.drain(..surplus);
-        }
+        self.heard.add(piece);
     }
 
     /// The last of what was heard; 0: all of it.
     pub(crate) fn heard(&self, tail: usize) -> Bytes {
-        let heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
-        let skip = if tail == 0 {
-            0
-        } else {
-            heard.len().saturating_sub(tail)
-        };
-        Bytes::copy_from_slice(&heard[skip..])
+        self.heard.last(tail)
+    }
+
+    /// As [`heard`](Self::heard), and what is heard from now on until it is deleted.
+    pub(crate) fn follow_heard(
+        &self,
+        tail: usize,
+    ) -> impl futures_util::Stream<Item = Bytes> + Send + use<> {
+        self.heard.follow(tail, self.cancel.clone())
     }
 
     /// Looks at the engine and reports what was seen. `None` once it is gone; the engine's word

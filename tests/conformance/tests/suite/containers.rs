@@ -36,6 +36,18 @@ async fn the_docker_driver_is_conformant() {
     conforms(Kind::Docker, "").await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn the_docker_driver_is_conformant_when_it_relays() {
+    need!(Engine::Containers(Kind::Docker));
+    conforms(Kind::Docker, "stream = \"relay\"\n").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_podman_driver_is_conformant() {
+    need!(Engine::Containers(Kind::Podman));
+    conforms(Kind::Podman, "").await;
+}
+
 async fn conforms(kind: Kind, settings: &str) {
     let containers = Containers::of(kind);
     let mut place = Place::new();
