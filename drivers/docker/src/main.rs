@@ -19,6 +19,7 @@ impl Flavor for Docker {
     const OPEN_NETWORK: &'static str = "bridge";
     const START_HINT: &'static str = "systemctl start docker";
     const VOLUMES_FOLLOW_USER: bool = false;
+    const PUTS_AWAY_LATE: bool = false;
     const CHECKS_MOUNTS_FIRST: bool = true;
 
     fn discover(settings: &Settings, here: &Surroundings) -> Discovered {

@@ -20,6 +20,10 @@ pub trait Flavor: Send + Sync + 'static {
     /// A new volume belongs to the user of the first container that uses it.
     const VOLUMES_FOLLOW_USER: bool;
 
+    /// What a container's end leaves is put away by a process that comes some time after it, and may meet
+    /// the container when it is made ready for its next start.
+    const PUTS_AWAY_LATE: bool;
+
     /// A create with a mount that cannot be and an image that is not there fails for the mount.
     const CHECKS_MOUNTS_FIRST: bool;
 

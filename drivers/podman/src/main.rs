@@ -21,6 +21,7 @@ impl Flavor for Podman {
     const START_HINT: &'static str =
         "systemctl --user start podman.socket, or as root without --user";
     const VOLUMES_FOLLOW_USER: bool = true;
+    const PUTS_AWAY_LATE: bool = true;
     const CHECKS_MOUNTS_FIRST: bool = false;
 
     fn discover(settings: &Settings, here: &Surroundings) -> Discovered {

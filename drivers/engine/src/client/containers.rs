@@ -39,7 +39,11 @@ impl Engine {
     pub(crate) async fn stop_container(&self, id: &str) -> Result<(), EngineError> {
         let ask = ask("stop container", id, SLOW);
         let target = path(&format!("/containers/{id}/stop"), &[("t", "0")]);
-        self.transport.perform(ask, Method::POST, &target).await
+        match self.transport.perform(ask, Method::POST, &target).await {
+            // Podman says so of one that is not prepared for anything.
+            Err(error) if error.message.contains("can only stop") => Ok(()),
+            other => other,
+        }
     }
 
     /// Of one that does not run it is a `Conflict`.

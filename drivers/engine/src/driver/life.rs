@@ -74,7 +74,7 @@ impl<F: Flavor> EngineDriver<F> {
         }
         let callback = tracked.record().callback;
         let booted = self
-            .boot(&engine, &tracked, &container, token, Path::new(&callback))
+            .boot_again(&engine, &tracked, &container, token, Path::new(&callback))
             .await;
         if let Err(failed) = booted {
             if let Err(error) = self.rename(&engine, &tracked, &container, before).await {
