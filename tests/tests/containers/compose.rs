@@ -88,19 +88,21 @@ impl Service {
     fn call(&self, args: &[&str]) -> Ran {
         let socket = self.home.join("run/gateway.sock");
         Cli::new(&Installation::built(), User::Tester, &self.home)
-            .env("COFFERDAM_SOCKET", &socket.to_string_lossy())
+            .env("COFFERDAM_GATEWAY", &socket.to_string_lossy())
             .args(args)
             .run()
     }
 
     fn wait_until_it_serves(&self) {
-        let log = || self.compose(&["logs", "--no-color"]);
+        let mut said = String::new();
         let serves = wait::within(wait::PATIENCE, || {
             let ran = self.call(&["--json", "driver", "inspect", "docker"]);
+            said = format!("{}{}", ran.text(), ran.stderr);
             let about: Value = serde_json::from_slice(&ran.stdout).ok()?;
             (about["health"] == "HEALTHY").then_some(())
         });
-        assert!(serves.is_some(), "{}", log());
+        let log = || self.compose(&["logs", "--no-color"]);
+        assert!(serves.is_some(), "{said}\n{}", log());
     }
 }
 
