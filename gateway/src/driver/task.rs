@@ -139,7 +139,10 @@ impl Task {
             tasks: &self.tasks,
             cancel,
         };
-        let failed = |error| Trouble::failing(format!("cannot begin HTTP/2: {error}"));
+        let failed = |error| {
+            Trouble::failing(format!("the connection ended as HTTP/2 began: {error}"))
+                .with_fix("see the driver's own log")
+        };
         let channel = Channel::open(stream, options).await.map_err(failed)?;
         let greeting = handshake(&channel, self.hello.clone(), timing.handshake).await?;
         self.introduce(&greeting);

@@ -7,23 +7,25 @@ use super::scene::Scene;
 
 #[test]
 fn what_runs_goes_on_while_its_driver_cannot_be_reached() {
-    let cases = ["silent", "closing", "garbage", "http1"].map(|door| {
-        let script = json!({ "door": door });
-        (door, script)
-    });
+    let doors = [
+        ("silent", "does not answer"),
+        ("closing", "the connection ended"),
+        ("garbage", "does not speak HTTP/2"),
+        ("http1", "speaks HTTP/1"),
+    ];
+    let cases = doors.map(|(door, _)| (door, json!({ "door": door })));
     let scene = Scene::with_sandboxes(&cases);
     scene.set(&cases);
     scene.others_do_not_notice("four drivers cannot be reached");
-    scene.is_explained("silent", "does not answer");
-    for (name, _) in &cases {
+    for (name, word) in doors {
         // A socket that is there, with nobody behind it who can be talked to.
-        scene.is_explained(name, "");
+        scene.is_explained(name, word);
         assert_ne!(scene.gateway.driver(name)["state"], "CONNECTED");
         scene.has_state(name, "READY");
         scene.works(name);
         let create = scene.gateway.run(["create", "--driver", name]);
         create.exited(125);
-        create.says([*name]);
+        create.says([name]);
     }
     for (name, _) in &cases {
         scene.driver(name).heal();
