@@ -103,10 +103,12 @@ fn clippy() -> Result<()> {
     ]))
 }
 
-/// What driver authors read: nothing undocumented, no link that leads nowhere.
+/// What driver authors read, the contract included: nothing undocumented, no link that leads nowhere.
 fn docs() -> Result<()> {
     let mut command = workspace::cargo();
-    command.args(["doc", "--no-deps", "--package", "cofferdam-driver-sdk"]);
+    command.args(["doc", "--no-deps"]);
+    command.args(["--package", "cofferdam-driver-sdk"]);
+    command.args(["--package", "cofferdam-proto"]);
     workspace::check(command.env("RUSTDOCFLAGS", "-D warnings"))
 }
 

@@ -1,4 +1,4 @@
-//! Starts `examples/demo_driver`, which cargo builds along with the tests.
+//! Starts `examples/demo_driver` and others, which cargo builds along with the tests.
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -19,19 +19,19 @@ pub(crate) const LIMIT: Duration = Duration::from_secs(30);
 pub(crate) type Client = ComputeDriverClient<Channel>;
 
 pub(crate) fn program() -> PathBuf {
+    example("demo_driver")
+}
+
+pub(crate) fn example(name: &str) -> PathBuf {
     let test = std::env::current_exe().unwrap();
-    let driver = test
-        .parent()
-        .unwrap()
-        .parent()
-        .unwrap()
-        .join("examples/demo_driver");
+    let profile = test.ancestors().nth(2).unwrap();
+    let program = profile.join("examples").join(name);
     assert!(
-        driver.exists(),
+        program.exists(),
         "{} is missing: build the examples too",
-        driver.display()
+        program.display()
     );
-    driver
+    program
 }
 
 /// A driver that runs. Killed when it is dropped.

@@ -2,6 +2,7 @@
 //! does with a supervisor that ends.
 #![allow(clippy::print_stdout, reason = "a skipped test says why")]
 
+mod example;
 mod fake;
 mod harness;
 mod listening;
