@@ -53,15 +53,45 @@ impl Trial {
         Self { end, text }
     }
 
-    /// No case failed, and these were tried.
+    /// No case failed, and exactly these cases, and groups of cases, could not be tried.
     #[track_caller]
-    pub fn passed(&self, cases: &[&str]) {
+    pub fn passed_all_but(&self, skipped: &[&str]) {
         assert_eq!(self.end, End::Code(0), "\n{}", self.text);
-        for case in cases {
-            let wanted = ["PASS", case];
-            let mut lines = self.text.lines();
-            let has_passed = lines.any(|line| line.split_whitespace().take(2).eq(wanted));
-            assert!(has_passed, "{case} has not passed:\n{}", self.text);
-        }
+        let all = self.told(&["PASS", "FAIL", "SKIP"]);
+        let told = self.told(&["SKIP"]);
+        assert_eq!(told, selected(&all, skipped), "\n{}", self.text);
+        assert!(told.len() < all.len(), "nothing was tried:\n{}", self.text);
     }
+
+    /// The cases that ended in one of these ways, in order.
+    fn told(&self, outcomes: &[&str]) -> Vec<&str> {
+        let lines = self.text.lines();
+        let cases = lines.filter_map(|line| {
+            let (outcome, rest) = line.split_once("  ")?;
+            // What follows the id is the time it took, or the reason.
+            let id = rest.split([' ', ':']).next()?;
+            outcomes.contains(&outcome).then_some(id)
+        });
+        cases.collect()
+    }
+}
+
+/// Those of all cases that are named by one of the selectors, each of which is a case's id or a group
+/// of cases: `command.run`.
+///
+/// # Panics
+/// A selector that names nothing would hide that its cases are there no more.
+#[track_caller]
+pub fn selected<'a>(all: &[&'a str], selectors: &[&str]) -> Vec<&'a str> {
+    let is_in = |case: &str, selector: &str| {
+        let rest = case.strip_prefix(selector);
+        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+    };
+    for selector in selectors {
+        let names_any = all.iter().any(|case| is_in(case, selector));
+        assert!(names_any, "{selector} names none of {all:?}");
+    }
+    let mut selected = all.to_vec();
+    selected.retain(|case| selectors.iter().any(|selector| is_in(case, selector)));
+    selected
 }

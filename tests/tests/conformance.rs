@@ -87,6 +87,22 @@ fn a_driver_that_breaks_a_rule_is_told_which_and_how_to_mend_it() {
 }
 
 #[test]
+fn a_measurement_that_ends_early_is_no_success() {
+    let home = Home::new(User::Tester);
+    let socket = home.join("driver.sock");
+    let script = r#"{"rules": [{"rpc": "CreateSandbox", "nth": 3,
+                                "fault": {"fail": {"code": "INTERNAL", "message": "worn out"}}}]}"#;
+    let script = home.file(User::Tester, "script.json", script);
+    let ran = suite(&home, &socket).args(["--case", "core.handshake", "--bench"]);
+    let ran = with_driver(ran, &socket, None);
+    let ran = ran.args(["--script", &script.to_string_lossy()]).run();
+    let said = ran.exited(1);
+    assert!(said.contains(" 0 failed, 0 skipped"), "{said}");
+    let trouble = "the measurement ended early after 1 rounds: CreateSandbox answered INTERNAL";
+    assert!(said.contains(trouble), "{said}");
+}
+
+#[test]
 fn what_could_not_be_tried_is_no_success() {
     let home = Home::new(User::Tester);
     let nowhere = home.join("nowhere.sock");

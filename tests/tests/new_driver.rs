@@ -4,6 +4,17 @@ use cofferdam_tests::engine::Engine;
 use cofferdam_tests::skeleton::{self, NAME};
 use cofferdam_tests::{TestGateway, need, wait};
 
+/// What it does not claim, of the suite's cases.
+const SKIPPED: [&str; 7] = [
+    "core.images",
+    "core.delete.paused",
+    "core.ending.no-image",
+    "interactive.stats",
+    "command",
+    "resources",
+    "snapshot",
+];
+
 #[test]
 fn a_gateway_uses_it_as_any_other() {
     need!(Engine::Skeleton);
@@ -50,6 +61,6 @@ fn it_passes_the_conformance_suite() {
     need!(Engine::Skeleton);
     let driver = skeleton::driver();
     let trial = driver.try_all();
-    trial.passed(&["core.create.idempotent", "interactive.exec.output"]);
+    trial.passed_all_but(&SKIPPED);
     driver.finish();
 }

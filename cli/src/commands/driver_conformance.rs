@@ -12,7 +12,7 @@ use crate::error::{CommandError, Kind};
 use crate::libexec;
 use crate::ui::Ui;
 
-/// Some case failed.
+/// Some case failed, or the measurement.
 const EXIT_FAILED: u8 = 1;
 
 const NOTHING_TRIED: &str = "each says why; ask for a tier that this driver claims something of";
@@ -21,7 +21,8 @@ const SUPERVISOR: &str = "cofferdam-supervisor";
 
 /// Try a driver against the contract, case by case.
 ///
-/// Exits with 0 if no case failed, with 1 if some did, and with 125 if nothing could be tried.
+/// Exits with 0 if no case failed, with 1 if some did or the measurement ended early, and with 125 if
+/// nothing could be tried.
 /// It takes a gateway's place, so use a driver that no gateway uses just now, and one that may be
 /// given other settings. docs/conformance.md says how to read the result.
 #[derive(Debug, clap::Args)]
@@ -114,7 +115,7 @@ pub(crate) async fn run(args: Args, ui: &Ui) -> Result<u8, CommandError> {
         ui.out(&report::driver_lines(&result.driver))?;
         ui.out(&report::summary_line(&result.summary))?;
     }
-    if !result.is_conformant() {
+    if !result.is_conformant() || !result.is_measured() {
         return Ok(EXIT_FAILED);
     }
     if !result.has_tried_anything() {

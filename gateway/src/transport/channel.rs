@@ -61,13 +61,25 @@ impl Channel {
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
+        Self::open_with_window(stream, options, STREAM_WINDOW_BYTES).await
+    }
+
+    /// As `open`, with so much that may be on its way of each stream.
+    pub async fn open_with_window<S>(
+        stream: S,
+        options: ChannelOptions<'_>,
+        stream_window_bytes: u32,
+    ) -> Result<Self, hyper::Error>
+    where
+        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
         let silence = options.keep_alive.map(|keep_alive| keep_alive.timeout);
         let state = Arc::new(TapState::new(options.cancel, silence));
         let stream = TokioIo::new(Tap::new(stream, state.clone()));
         let mut builder = Builder::new(TrackedExecutor(options.tasks.clone()));
         builder
             .timer(TokioTimer::new())
-            .initial_stream_window_size(STREAM_WINDOW_BYTES)
+            .initial_stream_window_size(stream_window_bytes)
             .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
             .max_frame_size(FRAME_BYTES_MAX)
             .initial_max_send_streams(STREAMS_MAX);

@@ -13,6 +13,7 @@ mod files;
 mod fingerprint;
 mod future;
 mod handshake;
+mod images;
 mod killed;
 mod list;
 mod load;
@@ -24,6 +25,7 @@ mod restart;
 mod rpc;
 mod schemas;
 mod secrets;
+mod signaled;
 mod signals;
 mod snapshot;
 mod stats;
@@ -44,12 +46,14 @@ const GROUPS: &[&[Case]] = &[
     validate::CASES,
     bounds::CASES,
     future::CASES,
+    images::CASES,
     create::CASES,
     delete::CASES,
     stop::CASES,
     list::CASES,
     watch::CASES,
     ending::CASES,
+    signaled::CASES,
     recover::CASES,
     rpc::CASES,
     secrets::CASES,
@@ -82,6 +86,8 @@ pub fn all() -> impl Iterator<Item = &'static Case> {
 pub(crate) fn is_about_others(id: &str) -> bool {
     everything::CASES.iter().any(|case| case.id == id)
 }
+
+pub(crate) use everything::left_at_the_end;
 
 #[cfg(test)]
 mod tests {

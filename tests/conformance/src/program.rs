@@ -31,8 +31,9 @@ const FREE_PATIENCE: Duration = Duration::from_secs(10);
 /// After SIGTERM, until SIGKILL.
 const END_PATIENCE: Duration = Duration::from_secs(20);
 
-/// Between the ends of its connections, as a case sees them, and its own end, as the kernel tells it.
-const CRASH_NOTICE: Duration = Duration::from_millis(500);
+/// Between the ends of its connections, as a case sees them, and its own end, as the kernel tells it:
+/// a memory image may be written first.
+const CRASH_NOTICE: Duration = Duration::from_secs(3);
 
 /// The command, and the process that it is now.
 #[derive(Debug)]

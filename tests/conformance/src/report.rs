@@ -182,6 +182,13 @@ impl Report {
         self.summary.failed == 0
     }
 
+    /// Whether all was measured that was asked for.
+    #[must_use]
+    pub fn is_measured(&self) -> bool {
+        let bench = self.bench.as_ref();
+        bench.is_none_or(|bench| bench.trouble.is_none())
+    }
+
     /// Whether anything could be tried. What is only said about other cases does not count, unless
     /// it is all that was asked for.
     #[must_use]

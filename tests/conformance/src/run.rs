@@ -19,13 +19,15 @@ use tokio::time::timeout;
 use crate::case::{Case, Stop, Verdict};
 use crate::program::Program;
 use crate::recorder::Recorder;
-use crate::report::{CaseReport, DriverFacts, FORMAT, Report, Summary};
+use crate::report::{CaseReport, DriverFacts, FORMAT, Outcome, Report, Summary};
 use crate::suite::Suite;
 use crate::{Options, bench, cases};
 use probe::Gate;
 
-/// A case may take this many times the suite's patience.
+/// A case may take this many times the suite's patience,
 const CASE_PATIENCES: u32 = 4;
+/// and what the contract itself lets pass, which is no matter of patience.
+const CASE_EXTRA: Duration = Duration::from_secs(30);
 
 /// Why nothing could be said about the driver. The exit code is 125.
 #[derive(Debug, thiserror::Error)]
@@ -127,6 +129,14 @@ pub async fn run(options: Options, mut tell: impl FnMut(&CaseReport)) -> Result<
     let driver = facts(&suite);
     clean::after_case(&suite, "the last case").await;
     clean::stragglers(&suite).await;
+    if done.is_some()
+        && gate.is_none()
+        && let Some(report) = left(&suite, &reports).await
+    {
+        tell(&report);
+        reports.retain(|known| known.id != report.id);
+        reports.push(report);
+    }
     suite.close().await;
     if done.is_none() {
         return Err(CannotRun::Interrupted);
@@ -147,6 +157,15 @@ pub async fn run(options: Options, mut tell: impl FnMut(&CaseReport)) -> Result<
             bench: measured,
         }),
     }
+}
+
+/// What is left at the end of a run and no case has told.
+async fn left(suite: &Suite, reports: &[CaseReport]) -> Option<CaseReport> {
+    let (case, left) = cases::left_at_the_end(suite).await?;
+    let told = reports.iter().find(|report| report.id == case.id);
+    // What it has told once it does not tell again.
+    let has_failed = told.is_some_and(|report| report.outcome == Outcome::Failed);
+    (!has_failed).then(|| CaseReport::of(case, Err(left), 0))
 }
 
 fn select(options: &Options) -> Result<Vec<&'static Case>, CannotRun> {
@@ -237,7 +256,7 @@ fn closed_by(gate: Option<&Gate>, case: &Case) -> Option<String> {
 
 /// A driver that hangs fails its case; it never hangs the suite.
 async fn bounded(suite: &Suite, case: &'static Case) -> Verdict {
-    let limit = suite.patience() * CASE_PATIENCES;
+    let limit = suite.patience() * CASE_PATIENCES + CASE_EXTRA;
     let run = std::panic::AssertUnwindSafe((case.run)(suite.clone())).catch_unwind();
     match timeout(limit, run).await {
         Ok(Ok(verdict)) => verdict,

@@ -255,7 +255,7 @@ impl Subject {
     /// Waits until nobody in it has a connection to the suite any more.
     pub(crate) async fn must_be_silent(&self, session: &Session) -> Result<(), Stop> {
         // Its end reaches the suite by itself; a moment for that.
-        if session.ends_within(std::time::Duration::from_secs(5)).await {
+        if session.ends_within(self.suite.patience() / 3).await {
             return Ok(());
         }
         Err(Stop::failed(

@@ -48,7 +48,7 @@ struct Facts {
     made: Vec<Made>,
     /// Sandboxes that were deleted after their case.
     gone: Vec<Made>,
-    /// What was found wrong while cleaning up.
+    /// What was found wrong while cleaning up, and is not told yet.
     leaks: Vec<String>,
     /// How an RPC before the first Configure was answered: the code, or that it was not.
     before_configure: Option<String>,
@@ -303,8 +303,9 @@ impl Suite {
         self.facts().leaks.push(leak);
     }
 
-    pub(crate) fn leaks(&self) -> Vec<String> {
-        self.facts().leaks.clone()
+    /// What was found wrong while cleaning up. It is told once.
+    pub(crate) fn take_leaks(&self) -> Vec<String> {
+        std::mem::take(&mut self.facts().leaks)
     }
 
     /// Ends everything that still runs in this process.

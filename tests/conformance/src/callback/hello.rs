@@ -9,6 +9,7 @@ use cofferdam_proto::hello::{
 };
 use cofferdam_proto::supervisor::v1::reject::Reason;
 use cofferdam_proto::supervisor::v1::{Hello, HelloReply, Reject, Welcome};
+use rustix::process::Pid;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::UnixStream;
 use tokio::time::{Instant, interval, timeout_at};
@@ -30,17 +31,24 @@ impl Callback {
         refuses: bool,
         shape: Option<Shape>,
     ) -> Result<(), String> {
+        let peer = stream.peer_cred().ok().and_then(|peer| peer.pid());
+        let peer = peer.and_then(Pid::from_raw);
         match shape {
-            None => self.converse(stream, refuses).await,
+            None => self.converse(stream, peer, refuses).await,
             Some(shape) => {
                 let cancel = self.0.suite.cancel().child_token();
                 let shaped = relay::shaped(stream, shape, self.0.suite.tasks(), cancel);
-                self.converse(shaped, refuses).await
+                self.converse(shaped, peer, refuses).await
             }
         }
     }
 
-    async fn converse<S>(&self, mut stream: S, refuses: bool) -> Result<(), String>
+    async fn converse<S>(
+        &self,
+        mut stream: S,
+        peer: Option<Pid>,
+        refuses: bool,
+    ) -> Result<(), String>
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
@@ -96,7 +104,7 @@ impl Callback {
         let channel = Channel::open(stream, options)
             .await
             .map_err(|error| format!("HTTP/2 did not begin: {error}"))?;
-        let session = Session::new(boot_id, reply.version, channel);
+        let session = Session::new(boot_id, reply.version, peer, channel);
         session
             .ping()
             .await

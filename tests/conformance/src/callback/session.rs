@@ -8,6 +8,7 @@ use cofferdam_proto::supervisor::v1::supervisor_client::SupervisorClient;
 use cofferdam_proto::supervisor::v1::{
     ConfigureRequest, PingRequest, PingResponse, ShutdownRequest,
 };
+use rustix::process::Pid;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Status};
@@ -24,16 +25,24 @@ const PING_PATIENCE: Duration = Duration::from_secs(10);
 pub(crate) struct Session {
     boot_id: [u8; BOOT_ID_BYTES],
     version: String,
+    /// Who has connected, where that is a process of this host.
+    peer: Option<Pid>,
     channel: Channel,
     /// It was cut here, so it is over, though its end takes a moment.
     is_cut: CancellationToken,
 }
 
 impl Session {
-    pub(super) fn new(boot_id: [u8; BOOT_ID_BYTES], version: String, channel: Channel) -> Self {
+    pub(super) fn new(
+        boot_id: [u8; BOOT_ID_BYTES],
+        version: String,
+        peer: Option<Pid>,
+        channel: Channel,
+    ) -> Self {
         Self {
             boot_id,
             version,
+            peer,
             channel,
             is_cut: CancellationToken::new(),
         }
@@ -47,6 +56,11 @@ impl Session {
     /// Of the supervisor.
     pub(crate) fn version(&self) -> &str {
         &self.version
+    }
+
+    /// The process that has connected: the supervisor itself, or who relays for it.
+    pub(crate) fn peer(&self) -> Option<Pid> {
+        self.peer
     }
 
     pub(crate) fn client(&self) -> SupervisorCalls {

@@ -2,12 +2,15 @@
 
 use std::time::Duration;
 
-use crate::case::{Case, Verdict, ensure, run, skip};
+use crate::case::{Case, Stop, Verdict, ensure, fail, run, skip};
 use crate::recorder::Findings;
 use crate::suite::Suite;
 
 /// A supervisor that was left behind calls again within two seconds.
 const STRAGGLER_PATIENCE: Duration = Duration::from_secs(3);
+
+/// About what is left when everything was deleted.
+const NOTHING_LEFT: &str = "core.leaks.none";
 
 pub(super) const CASES: &[Case] = &[
     Case {
@@ -38,7 +41,7 @@ pub(super) const CASES: &[Case] = &[
         run: run!(no_secrets),
     },
     Case {
-        id: "core.leaks.none",
+        id: NOTHING_LEFT,
         source: "DeleteSandbox",
         says: "Removes a sandbox with all that belongs to it; after the last one the list is empty \
                and complete.",
@@ -48,7 +51,7 @@ pub(super) const CASES: &[Case] = &[
     },
 ];
 
-fn findings(suite: &Suite) -> Result<Findings, crate::case::Stop> {
+fn findings(suite: &Suite) -> Result<Findings, Stop> {
     let findings = suite.recorder().findings();
     if findings.answers == 0 {
         skip!("there were no answers to look at");
@@ -84,22 +87,15 @@ async fn none_left(suite: Suite) -> Verdict {
     if gone.is_empty() {
         skip!("no sandbox was made");
     }
-    let leaks = suite.leaks();
+    let leaks = suite.take_leaks();
     ensure!(leaks.is_empty(), "{}", leaks.join("; "));
     let driver = suite.driver().await?;
     let ids = driver.list_ids().await?;
     ensure!(ids.is_empty(), "ListSandboxes still has {}", ids.join(", "));
     tokio::time::sleep(STRAGGLER_PATIENCE).await;
-    let called: Vec<_> = gone
-        .iter()
-        .filter(|one| one.is_called())
-        .map(|one| one.sandbox_id.as_str())
-        .collect();
-    ensure!(
-        called.is_empty(),
-        "supervisors of deleted sandboxes live on and call: {}",
-        called.join(", ")
-    );
+    if let Some(callers) = callers(&suite) {
+        fail!("{callers}");
+    }
     let traces = crate::host::traces(suite.runtime_dir());
     ensure!(
         traces.is_empty(),
@@ -107,4 +103,32 @@ async fn none_left(suite: Suite) -> Verdict {
         traces.join("; ")
     );
     Ok(())
+}
+
+/// Supervisors whose sandboxes were deleted.
+fn callers(suite: &Suite) -> Option<String> {
+    let gone = suite.gone();
+    let called = gone.iter().filter(|one| one.is_called());
+    let called: Vec<_> = called.map(|one| one.sandbox_id.as_str()).collect();
+    (!called.is_empty()).then(|| {
+        let called = called.join(", ");
+        format!("supervisors of deleted sandboxes live on and call: {called}")
+    })
+}
+
+/// The end of a run, after its last clean-up: the case about what is left fails with what nobody has
+/// told yet, also in a run that was asked for other cases. None if there is nothing of that kind.
+pub(crate) async fn left_at_the_end(suite: &Suite) -> Option<(&'static Case, Stop)> {
+    let mut left = suite.take_leaks();
+    left.extend(callers(suite));
+    // A list that does not work is told by the cases that are about it.
+    if !suite.gone().is_empty()
+        && let Ok(driver) = suite.driver().await
+        && let Ok(ids) = driver.list_ids().await
+        && !ids.is_empty()
+    {
+        left.push(format!("ListSandboxes still has {}", ids.join(", ")));
+    }
+    let case = CASES.iter().find(|case| case.id == NOTHING_LEFT)?;
+    (!left.is_empty()).then(|| (case, Stop::failed(left.join("; "))))
 }

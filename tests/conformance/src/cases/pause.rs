@@ -9,12 +9,12 @@ use tonic::Code;
 
 use crate::answer::{Refused, refused_with};
 use crate::callback::Callback;
-use crate::case::{Case, Verdict, ensure, fail, run};
+use crate::case::{Case, Stop, Verdict, ensure, fail, run};
 use crate::driver::Driver;
 use crate::needs::Need;
 use crate::process::{Process, say, shell};
 use crate::suite::Suite;
-use crate::wait::{self, Looks};
+use crate::wait::Looks;
 use crate::watcher::Watcher;
 
 const FREEZE: &str = "freeze the whole sandbox on the platform (cgroup freezer, the engine's pause, \
@@ -113,14 +113,11 @@ async fn freezes(suite: Suite) -> Verdict {
         SandboxState::Paused,
     )?;
     // What was on its way may still come; after that nothing does.
-    drain(&mut process).await?;
-    let at = process.output.end();
-    wait::pause(Duration::from_millis(700)).await;
-    drain(&mut process).await?;
     ensure!(
-        process.output.end() == at,
+        falls_silent(&mut process, suite.patience() / 2).await?,
         "the sandbox is paused, and a process in it goes on writing"
     );
+    let at = process.output.end();
     must_be(
         &resume(&suite, &driver, &subject.id).await?,
         "ResumeSandbox",
@@ -140,16 +137,20 @@ async fn freezes(suite: Suite) -> Verdict {
     fail!("after the pause a process that lost its parent does not go on")
 }
 
-/// Reads what is there. Of one that goes on writing that has no end.
-async fn drain(process: &mut Process) -> Verdict {
-    let silence = Duration::from_millis(300);
-    let end = Instant::now() + 10 * silence;
-    while Instant::now() < end
-        && let Ok(step) = timeout(silence, process.step()).await
-    {
-        ensure!(step?, "a paused process ended: {}", process.output.ending());
+/// Sixty times what `COUNTS` waits between two lines: longer than a busy machine lets one that runs
+/// be silent.
+const SILENCE: Duration = Duration::from_secs(3);
+
+/// Reads what comes until nothing does for a while; false for one that does not stop.
+async fn falls_silent(process: &mut Process, patience: Duration) -> Result<bool, Stop> {
+    let end = Instant::now() + patience;
+    while Instant::now() < end {
+        match timeout(SILENCE, process.step()).await {
+            Ok(step) => ensure!(step?, "a paused process ended: {}", process.output.ending()),
+            Err(_) => return Ok(true),
+        }
     }
-    Ok(())
+    Ok(false)
 }
 
 async fn idempotent(suite: Suite) -> Verdict {

@@ -4,11 +4,11 @@
 use std::time::Duration;
 
 use cofferdam_proto::compute::v1 as wire;
+use cofferdam_proto::compute::v1::SandboxState;
 use cofferdam_proto::compute::v1::recover_sandboxes_response::Outcome;
-use cofferdam_proto::compute::v1::{SandboxSpec, SandboxState};
 use tonic::Code;
 
-use super::ending::{SLACK, must_have_expired};
+use super::ending::{SLACK, must_have_expired, short_lived};
 use super::recover::{item, must_be, recover};
 use super::stop::must_be_stopped;
 use super::watch::refused_cursor;
@@ -28,9 +28,6 @@ const STOP_START: &[Need] = &[Need::StartCommand, Need::StopStart];
 
 const KEEP: &str = "keep what is needed on the platform itself (labels) or in files of your own, \
                     and look for it when the process starts";
-
-/// Of a sandbox whose deadline passes while its driver is dead.
-const LIFETIME: Duration = Duration::from_secs(4);
 
 pub(super) const CASES: &[Case] = &[
     Case {
@@ -285,13 +282,8 @@ async fn asked(suite: Suite) -> Verdict {
 
 async fn deadline(suite: Suite) -> Verdict {
     let driver = suite.driver().await?;
-    let spec = SandboxSpec {
-        expire_time_unix_ms: expire_in(LIFETIME),
-        ..suite.spec()
-    };
-    let due = spec.expire_time_unix_ms;
-    let subject = suite.subject_with(spec)?;
-    let made = subject.ready(&driver).await?;
+    let (subject, made) = short_lived(&suite, &driver).await?;
+    let due = subject.spec.expire_time_unix_ms;
     let session = subject.current();
     if let Some(session) = &session {
         // It would end itself, which proves nothing about the driver.

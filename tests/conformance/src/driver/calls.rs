@@ -59,6 +59,7 @@ macro_rules! streaming {
 streaming! {
     fingerprint: "Fingerprint" = fingerprint(FingerprintRequest) -> FingerprintResponse;
     watch_with: "WatchSandboxes" = watch_sandboxes(WatchSandboxesRequest) -> WatchSandboxesResponse;
+    prepare_image: "PrepareImage" = prepare_image(PrepareImageRequest) -> PrepareImageResponse;
     read_console: "ReadConsole" = read_console(ReadConsoleRequest) -> ReadConsoleResponse;
     stats: "SandboxStats" = sandbox_stats(SandboxStatsRequest) -> SandboxStatsResponse;
     run_command: "RunCommand" = run_command(RunCommandRequest) -> RunCommandResponse;

@@ -15,8 +15,8 @@ const STRAGGLER_PATIENCE: Duration = Duration::from_secs(3);
 pub(super) async fn after_case(suite: &Suite, case: &str) {
     // A case that has failed may have left it dead.
     start_again(suite).await;
-    delete_left(suite).await;
-    if let Some(crash) = suite.crash(false).await {
+    let is_whole = delete_left(suite).await;
+    if let Some(crash) = suite.crash(!is_whole).await {
         suite.add_leak(format!("while what {case} had made was deleted, {crash}"));
         start_again(suite).await;
     }
@@ -31,11 +31,10 @@ async fn start_again(suite: &Suite) {
     }
 }
 
-async fn delete_left(suite: &Suite) {
+/// Whether all of it could be deleted.
+async fn delete_left(suite: &Suite) -> bool {
     let made = suite.take_made();
-    if made.is_empty() {
-        return;
-    }
+    let mut is_whole = true;
     let mut by_gateway: BTreeMap<String, Vec<Made>> = BTreeMap::new();
     for one in made {
         by_gateway
@@ -45,8 +44,9 @@ async fn delete_left(suite: &Suite) {
     }
     for (gateway_id, made) in by_gateway {
         match suite.driver_of(&gateway_id).await {
-            Ok(driver) => delete_all(suite, &driver, made).await,
+            Ok(driver) => is_whole &= delete_all(suite, &driver, made).await,
             Err(_) => {
+                is_whole = false;
                 let ids: Vec<_> = made.into_iter().map(|one| one.sandbox_id).collect();
                 suite.add_leak(format!(
                     "the driver could not be reached to delete {}",
@@ -55,12 +55,15 @@ async fn delete_left(suite: &Suite) {
             }
         }
     }
+    is_whole
 }
 
-async fn delete_all(suite: &Suite, driver: &Driver, made: Vec<Made>) {
+async fn delete_all(suite: &Suite, driver: &Driver, made: Vec<Made>) -> bool {
+    let mut is_whole = true;
     for one in made {
         let sandbox_id = &one.sandbox_id;
         if let Err(refused) = driver.delete(sandbox_id).await {
+            is_whole = false;
             suite.add_leak(format!("{sandbox_id} could not be deleted: {refused}"));
         }
         if let Some(callback) = &one.callback
@@ -70,6 +73,7 @@ async fn delete_all(suite: &Suite, driver: &Driver, made: Vec<Made>) {
         }
         suite.add_gone(one);
     }
+    is_whole
 }
 
 /// Sends away supervisors that live on though their sandboxes were deleted.

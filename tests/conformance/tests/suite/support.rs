@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use cofferdam_conformance::report::case_lines;
 use cofferdam_conformance::{CannotRun, Config, Options, Outcome, Report};
+use cofferdam_tests::conformance::selected;
 use tokio_util::sync::CancellationToken;
 
 /// A directory of its own, and what a run is told.
@@ -43,8 +44,8 @@ impl Place {
     }
 }
 
-/// What could not be tried, in the order of the cases. Whoever wants it to be otherwise says so here:
-/// nothing is skipped unseen.
+/// Exactly these cases, and groups of cases, could not be tried. Whoever wants it to be otherwise says
+/// so here: nothing is skipped unseen.
 #[track_caller]
 pub(crate) fn must_have_skipped(report: &Report, expected: &[&str]) {
     let skipped = report.cases.iter();
@@ -54,7 +55,21 @@ pub(crate) fn must_have_skipped(report: &Report, expected: &[&str]) {
         .map(|case| (case.id, &case.reason))
         .collect();
     let skipped: Vec<_> = skipped.map(|case| case.id).collect();
-    assert_eq!(skipped, expected, "{reasons:#?}");
+    let all: Vec<_> = report.cases.iter().map(|case| case.id).collect();
+    assert_eq!(skipped, selected(&all, expected), "{reasons:#?}");
+}
+
+/// A program that cargo builds along with the tests of a package.
+pub(crate) fn built(name: &str, package: &str) -> PathBuf {
+    let own = std::env::current_exe().expect("path of the test");
+    let profile = own.ancestors().nth(2).expect("target/PROFILE/deps/TEST");
+    let program = profile.join(name);
+    assert!(
+        program.is_file(),
+        "{} is missing: `cargo test -p {package}` builds it",
+        program.display()
+    );
+    program
 }
 
 /// Where `cargo xtask test` has put what a sandbox needs.

@@ -171,3 +171,32 @@ async fn a_supervisor_that_nobody_checks_is_noticed() {
         )],
     );
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_death_by_a_signal_that_is_told_as_an_exit_is_noticed() {
+    let cases = ["core.ending.signaled", "core.ending.success"];
+    let broken = failed(Twist::SignalsAsCodes, &cases, false).await;
+    let told = "EXITED with signal 0 and exit_code 137";
+    must_be(&broken, &[("core.ending.signaled", told)]);
+    let right = run(Twist::None, &cases, false).await;
+    assert_eq!(right.failed(), Vec::<&str>::new());
+    must_have_skipped(&right, &[]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn images_that_are_not_made_ready_are_noticed() {
+    let cases = ["core.images"];
+    let right = run(Twist::Archives, &cases, false).await;
+    assert_eq!(right.failed(), Vec::<&str>::new());
+    must_have_skipped(&right, &[]);
+    let invented = failed(Twist::ArchivesInvented, &cases, false).await;
+    must_be(
+        &invented,
+        &[("core.images.missing", "the call succeeded where")],
+    );
+    let endless = failed(Twist::ArchivesEndless, &cases, false).await;
+    must_be(
+        &endless,
+        &[("core.images.prepared", "of 2 messages 0 have `done`")],
+    );
+}

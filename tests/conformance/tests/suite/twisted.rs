@@ -11,10 +11,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use cofferdam_conformance::Report;
 use cofferdam_driver_sdk::fake::{FakeDriver, FakeSettings};
+use cofferdam_driver_sdk::proto::image_spec::Source;
 use cofferdam_driver_sdk::proto::run_command_response::Event;
 use cofferdam_driver_sdk::proto::{
-    Capabilities, FingerprintResponse, Handle, Limits, ReadConsoleRequest, RunCommandRequest,
-    RunCommandResponse, Sandbox, SandboxStatsResponse, SnapshotSandboxResponse,
+    Capabilities, FingerprintResponse, Handle, HostImage, ImageSpec, Limits, PrepareImageResponse,
+    ReadConsoleRequest, RunCommandRequest, RunCommandResponse, Sandbox, SandboxStatsResponse,
+    SnapshotSandboxResponse, TerminationReason,
 };
 use cofferdam_driver_sdk::run::{Listeners, Peers, serve};
 use cofferdam_driver_sdk::server::Server;
@@ -62,6 +64,26 @@ pub(crate) enum Twist {
     AnySupervisor,
     /// A supervisor that is not the handshake's is a fault of the driver.
     BlamesItself,
+    /// A supervisor that was killed has ended with 128 and the signal's number.
+    SignalsAsCodes,
+    /// Nothing, and it takes archives.
+    Archives,
+    /// The same, and every archive is ready, whether it is there or not.
+    ArchivesInvented,
+    /// The same, and nobody is told that one is ready.
+    ArchivesEndless,
+}
+
+impl Twist {
+    /// Claims that it takes archives, and makes its sandboxes of the host's directories.
+    fn takes_archives(self) -> bool {
+        let takers = [
+            Self::Archives,
+            Self::ArchivesInvented,
+            Self::ArchivesEndless,
+        ];
+        takers.contains(&self)
+    }
 }
 
 #[derive(Debug, Clone)]
@@ -81,6 +103,11 @@ pub(crate) async fn run(twist: Twist, cases: &[&str], runs_commands: bool) -> Re
     let mut place = Place::new();
     place.options.cases = cases.iter().map(|case| (*case).to_owned()).collect();
     place.options.config.timing.patience_s = 15;
+    if twist.takes_archives() {
+        let archive = place.directory.path().join("image.tar");
+        std::fs::write(&archive, "an image").unwrap();
+        place.options.config.sandbox.archive = Some(archive);
+    }
     let settings = &mut place.options.config.settings;
     settings.insert("run_commands".to_owned(), runs_commands.into());
     let listeners = Listeners::bind(&place.options.socket, 0o600).unwrap();
@@ -195,6 +222,9 @@ impl ComputeDriver for Twisted {
         match self.twist {
             Twist::LimitsNothing => can.limits = Some(all_limits()),
             Twist::MeasuresNothing => can.stats = true,
+            twist if twist.takes_archives() => {
+                can.images.get_or_insert_default().archive = true;
+            }
             _ => {}
         }
         can
@@ -215,6 +245,10 @@ impl ComputeDriver for Twisted {
     async fn create(&self, call: &Call, request: CreateRequest) -> Result<Created, DriverError> {
         let mut request = request;
         let mut call = call.clone();
+        if self.twist.takes_archives() {
+            let image = request.spec.image.get_or_insert_default();
+            image.source = Some(Source::Host(HostImage {}));
+        }
         if let Some(supervisor) = &mut Arc::make_mut(&mut call.gateway).supervisor {
             let is_right = digest(&supervisor.path) == supervisor.sha256;
             match self.twist {
@@ -258,7 +292,36 @@ impl ComputeDriver for Twisted {
     }
 
     async fn get(&self, call: &Call, id: &str) -> Result<Sandbox, DriverError> {
-        self.fake.get(call, id).await
+        let mut sandbox = self.fake.get(call, id).await?;
+        if self.twist == Twist::SignalsAsCodes
+            && let Some(ended) = &mut sandbox.termination
+            && ended.reason() == TerminationReason::Signaled
+        {
+            ended.set_reason(TerminationReason::Exited);
+            ended.exit_code = 128 + i32::try_from(std::mem::take(&mut ended.signal)).unwrap();
+        }
+        Ok(sandbox)
+    }
+
+    async fn prepare_image(
+        &self,
+        _call: &Call,
+        image: ImageSpec,
+    ) -> Result<DriverStream<PrepareImageResponse>, DriverError> {
+        let Some(Source::Archive(path)) = image.source else {
+            return Err(DriverError::invalid_field("image", "must be an archive"));
+        };
+        if !Path::new(&path).exists() && self.twist != Twist::ArchivesInvented {
+            return Err(DriverError::not_found("image", path));
+        }
+        let told = [false, self.twist != Twist::ArchivesEndless].map(|done| {
+            Ok(PrepareImageResponse {
+                done,
+                digest: "sha256:0123".to_owned(),
+                ..PrepareImageResponse::default()
+            })
+        });
+        Ok(Box::pin(futures_util::stream::iter(told)))
     }
 
     async fn list(&self, call: &Call) -> Result<Inventory, DriverError> {
