@@ -6,7 +6,6 @@
 
 mod broken;
 mod containers;
-mod example;
 mod fake;
 mod process;
 mod support;
