@@ -331,7 +331,10 @@ async fn end(mut child: Child, expires_ms: u64, kill: &CancellationToken) -> Ter
         let _ = kill_process(pid, Signal::TERM);
         let _ = kill_process(pid, Signal::INT);
     }
-    let _ = child.wait().await;
+    // One that does not listen is killed.
+    if tokio::time::timeout(Duration::from_secs(5), child.wait()).await.is_err() {
+        let _ = child.kill().await;
+    }
     match is_late {
         true => termination(Reason::Deadline, "the expire time has passed", now_ms()),
         false => termination(Reason::StoppedByRequest, "it is being deleted", now_ms()),

@@ -54,7 +54,8 @@ pub(crate) fn traces(directory: &Path) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
-    use std::process::Command;
+    use std::process::{Command, Stdio};
+    use std::time::{Duration, Instant};
 
     use super::*;
 
@@ -65,10 +66,16 @@ mod tests {
         let mut child = Command::new("tail")
             .args(["-f", "/dev/null"])
             .arg(directory.path().join("x"))
-            .stderr(std::process::Stdio::null())
+            .stderr(Stdio::null())
             .spawn()
             .unwrap();
-        let found = traces(directory.path());
+        // A process that has just begun to run a program has no arguments for a moment.
+        let deadline = Instant::now() + Duration::from_secs(30);
+        let mut found = traces(directory.path());
+        while found.is_empty() && Instant::now() < deadline {
+            std::thread::yield_now();
+            found = traces(directory.path());
+        }
         child.kill().unwrap();
         child.wait().unwrap();
         assert_eq!(found.len(), 1, "{found:?}");
