@@ -3,10 +3,14 @@
 //! ```text
 //! magic u8 │ stream u8 │ 0 u16 │ length u32 │ offset u64 │ crc32 of bytes u32 │ crc32 of header u32
 //! ```
-//! All numbers are little-endian.
+//! All numbers are little-endian. Behind the last frame there are zeros instead of a header, or the
+//! file ends: what lies further back is from an earlier use of the file.
 
 /// Size of a header.
 pub(super) const HEADER_BYTES: u64 = 24;
+
+/// No header: what is behind the last frame.
+pub(super) const END: [u8; HEADER_BYTES as usize] = [0; HEADER_BYTES as usize];
 
 /// Longest frame; a longer append becomes several.
 pub(super) const FRAME_BYTES_MAX: usize = 1024 * 1024;

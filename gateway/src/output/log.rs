@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 
-use super::frame::{FRAME_BYTES_MAX, GROW_BYTES_MAX, HEADER_BYTES, Header};
+use super::frame::{END, FRAME_BYTES_MAX, GROW_BYTES_MAX, Header};
 use super::segment::{Check, Part, Segment, SegmentName};
 use super::shared::{Caps, Map, Shared};
 use super::{OutputError, OutputReader, OutputStream};
@@ -21,12 +21,17 @@ pub struct OutputLog {
     end: watch::Sender<u64>,
     /// The segment that is being written.
     current: Option<Current>,
+    /// The last that fell out of the tail. Its file becomes the next segment's: pages that are there
+    /// are written over for half of what it costs to give them back and to get new ones.
+    spare: Option<SegmentName>,
 }
 
 #[derive(Debug)]
 struct Current {
     name: SegmentName,
     file: File,
+    /// What has to stand behind the last frame: something, if the file held other frames before.
+    end: &'static [u8],
     /// Length of the file without the last frame.
     closed_size: u64,
     last: Option<LastFrame>,
@@ -63,6 +68,7 @@ impl OutputLog {
             caps,
             end,
             current: None,
+            spare: None,
         }
     }
 
@@ -131,7 +137,11 @@ impl OutputLog {
             let path = current.name.path(&self.shared.directory);
             return Err(OutputError::io("write", &path, error));
         }
-        let gone = self.publish();
+        let mut gone = self.publish();
+        if let Some(last) = gone.pop() {
+            // Always the one before the tail: whoever opens the log must find no hole behind it.
+            gone.extend(self.spare.replace(last));
+        }
         // The bytes are taken; a file that cannot be removed now is found again when the log is
         // opened or removed.
         let _ = self.remove(&gone);
@@ -161,7 +171,7 @@ impl OutputLog {
     fn make_room(&mut self) -> Result<usize, OutputError> {
         let (next, room) = self.plan();
         if self.current.as_ref().map(|current| current.name) != Some(next) {
-            self.current = Some(self.create_segment(next)?);
+            self.current = Some(self.new_segment(next)?);
             let mut map = self.shared.map();
             map.open = None;
             map.push(Segment {
@@ -199,6 +209,27 @@ impl OutputLog {
         (name, part_room.min(self.caps.segment))
     }
 
+    fn new_segment(&mut self, name: SegmentName) -> Result<Current, OutputError> {
+        match self.reuse_spare(name) {
+            Some(file) => Ok(Current {
+                name,
+                file,
+                end: &END,
+                closed_size: 0,
+                last: None,
+            }),
+            None => self.create_segment(name),
+        }
+    }
+
+    /// None: there is no spare, or it is of no use; then a new file is.
+    fn reuse_spare(&mut self, name: SegmentName) -> Option<File> {
+        let directory = &self.shared.directory;
+        let (old, new) = (self.spare.take()?.path(directory), name.path(directory));
+        std::fs::rename(old, &new).ok()?;
+        OpenOptions::new().read(true).write(true).open(&new).ok()
+    }
+
     fn create_segment(&self, name: SegmentName) -> Result<Current, OutputError> {
         let directory = &self.shared.directory;
         let path = name.path(directory);
@@ -225,6 +256,7 @@ impl OutputLog {
         Ok(Current {
             name,
             file: file.map_err(|error| OutputError::io("create", &path, error))?,
+            end: &[],
             closed_size: 0,
             last: None,
         })
@@ -244,6 +276,7 @@ impl OutputLog {
         self.current = Some(Current {
             name: segment.name,
             file: open().map_err(|error| OutputError::io("open", &path, error))?,
+            end: &[],
             closed_size: segment.size,
             last: None,
         });
@@ -264,6 +297,13 @@ impl OutputLog {
     }
 }
 
+impl Drop for OutputLog {
+    fn drop(&mut self) {
+        // One that stays is found when the log is opened or removed.
+        let _ = self.remove(self.spare.as_slice());
+    }
+}
+
 impl LastFrame {
     fn takes(&self, stream: OutputStream, bytes: &[u8]) -> bool {
         self.header.stream == stream && self.header.length as usize + bytes.len() <= GROW_BYTES_MAX
@@ -278,7 +318,7 @@ impl Current {
             return Ok(());
         };
         let position = self.closed_size + last.header.size();
-        self.file.write_all_at(bytes, position)?;
+        write_all(&self.file, [bytes, self.end], position)?;
         let mut hasher = last.hasher.clone();
         hasher.update(bytes);
         let header = Header {
@@ -301,28 +341,28 @@ impl Current {
             crc: hasher.clone().finalize(),
         };
         let position = self.closed_size + self.last.as_ref().map_or(0, |last| last.header.size());
-        write_both(&self.file, &header.encode(), bytes, position)?;
+        write_all(&self.file, [&header.encode(), bytes, self.end], position)?;
         self.closed_size = position;
         self.last = Some(LastFrame { header, hasher });
         Ok(())
     }
 }
 
-/// Header and bytes with one system call, as a rule.
-fn write_both(file: &File, header: &[u8], bytes: &[u8], position: u64) -> io::Result<()> {
-    let parts = [IoSlice::new(header), IoSlice::new(bytes)];
-    let written = loop {
-        match rustix::io::pwritev(file, &parts, position) {
+/// All parts, one behind the other, with one system call as a rule.
+fn write_all<const N: usize>(file: &File, parts: [&[u8]; N], mut position: u64) -> io::Result<()> {
+    let slices = parts.map(IoSlice::new);
+    let mut written = loop {
+        match rustix::io::pwritev(file, &slices, position) {
             Err(rustix::io::Errno::INTR) => {}
             other => break other?,
         }
     };
-    if written < header.len() {
-        file.write_all_at(&header[written..], position + written as u64)?;
-    }
-    let done = written.saturating_sub(header.len());
-    if done < bytes.len() {
-        file.write_all_at(&bytes[done..], position + HEADER_BYTES + done as u64)?;
+    for part in parts {
+        let done = written.min(part.len());
+        written -= done;
+        position += done as u64;
+        file.write_all_at(&part[done..], position)?;
+        position += (part.len() - done) as u64;
     }
     Ok(())
 }

@@ -9,6 +9,9 @@
 //!   h-0 h-…                                     t-…  t-…  t-… (segment files)
 //! ```
 //!
+//! A segment that falls out of the tail gives its file to the next one: bytes that nobody will read
+//! again cost a copy and no pages. A reader that was in it looks again when it has read.
+//!
 //! Writes go to the page cache in the calling task, with plain `write` calls: an append that has
 //! returned survives the death of the gateway, not that of the machine. Readers open the files
 //! themselves and never hold the writer up; they fall into the gap instead.

@@ -76,7 +76,6 @@ impl OutputReader {
     /// The bytes at `offset`, at most `max` of them (and at least one, unless it is the end), or how
     /// many are missing there.
     pub fn next(&mut self, offset: u64, max: usize) -> Result<Piece, OutputError> {
-        let mut missing = None;
         loop {
             let place = self.shared.map().find(offset);
             let (segment, open) = match place {
@@ -84,15 +83,11 @@ impl OutputReader {
                 Place::Gap { length } => return Ok(Piece::Gap { offset, length }),
                 Place::Segment { segment, open } => (segment, open),
             };
-            match self.read(&segment, open, offset, max.max(1)) {
-                // The writer has dropped the segment since we looked; look again, once.
-                Err(OutputError::Io { source, .. })
-                    if source.kind() == io::ErrorKind::NotFound
-                        && missing != Some(segment.name) =>
-                {
-                    missing = Some(segment.name);
-                }
-                other => return other,
+            let piece = self.read(&segment, open, offset, max.max(1));
+            // Otherwise the writer has dropped the segment meanwhile, and what was read may be of
+            // another one that is written over it.
+            if self.shared.map().holds(segment.name) {
+                return piece;
             }
         }
     }

@@ -106,6 +106,12 @@ impl Map {
         gone
     }
 
+    /// Whether a segment that was here still is. Until it is not, its file is only added to.
+    pub(super) fn holds(&self, name: SegmentName) -> bool {
+        let is_in_tail = |first: &Segment| first.name.start <= name.start;
+        name.part == Part::Head || self.tail.front().is_some_and(is_in_tail)
+    }
+
     pub(super) fn find(&self, offset: u64) -> Place {
         if offset >= self.end {
             return Place::End;
@@ -149,12 +155,22 @@ impl Map {
             // others end where the next begins.
             let next = after.first().filter(|next| next.part == name.part);
             let segment = match (check, next) {
-                (Check::Frames, Some(next)) => Segment {
-                    name: *name,
-                    end: next.start,
-                    size: file_size(&name.path(directory))?,
-                },
-                _ => segment::scan(directory, *name, check)?,
+                (Check::Frames, Some(next)) => {
+                    file_size(&name.path(directory)).map(|size| Segment {
+                        name: *name,
+                        end: next.start,
+                        size,
+                    })
+                }
+                _ => segment::scan(directory, *name, check),
+            };
+            let segment = match segment {
+                // The spare of a writer that has just gone.
+                Err(error) if error.is_not_found() && map.may_begin_tail(*name) => {
+                    rest = after;
+                    continue;
+                }
+                other => other?,
             };
             rest = after;
             map.end = segment.end;
@@ -164,6 +180,10 @@ impl Map {
         map.tail_start = first_kept.max(map.head_end());
         let unused = [map.roll(caps), rest.to_vec()].concat();
         Ok((map, unused))
+    }
+
+    fn may_begin_tail(&self, name: SegmentName) -> bool {
+        name.part == Part::Tail && self.tail.is_empty()
     }
 
     /// Whether a segment may stand behind those that are here.

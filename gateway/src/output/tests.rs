@@ -1,6 +1,8 @@
 //! Head, tail, gaps and torn ends of a log.
 
+use std::collections::BTreeSet;
 use std::fs::OpenOptions;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use proptest::collection::vec;
@@ -101,6 +103,14 @@ fn disk_bytes(directory: &Path) -> u64 {
         .sum()
 }
 
+/// One that was killed has tidied nothing up.
+fn end_of_writer(log: OutputLog, killed: bool) {
+    match killed {
+        true => std::mem::forget(log),
+        false => drop(log),
+    }
+}
+
 fn appends() -> impl Strategy<Value = Vec<(bool, usize)>> {
     let length = prop_oneof![1..40_usize, 1..5_000_usize, 60_000..200_000_usize];
     vec((any::<bool>(), length), 0..40)
@@ -116,6 +126,7 @@ proptest! {
     #[test]
     fn any_appends_under_any_cap_leave_exactly_head_and_tail(
         appends in appends(), cap in caps(), max in 1_000..300_000_usize, from in 0..1_000_000_u64,
+        killed in any::<bool>(),
     ) {
         let home = tempfile::tempdir().unwrap();
         let directory = home.path().join("log");
@@ -136,7 +147,7 @@ proptest! {
         prop_assert_eq!(later.dropped(), log.dropped());
         prop_assert_eq!(&read_all(&mut later, &written, 0, max), &gaps);
 
-        drop(log);
+        end_of_writer(log, killed);
         let log = OutputLog::open(&directory, cap).unwrap();
         prop_assert_eq!((log.end_offset(), log.dropped()), (end, end.saturating_sub(cap)));
         prop_assert_eq!(&read_all(&mut log.reader(), &written, 0, max), &gaps);
@@ -160,7 +171,6 @@ proptest! {
             let keep = cut.index(length as usize + 1) as u64;
             let file = OpenOptions::new().write(true).open(last).unwrap();
             file.set_len(keep).unwrap();
-            use std::os::unix::fs::FileExt;
             file.write_all_at(&garbage, keep).unwrap();
         }
 
@@ -251,6 +261,120 @@ fn a_reader_that_was_overtaken_finds_the_gap_and_the_rest() {
         read_all(&mut slow, &written, next, 1 << 20),
         [(next, end - (2 << 20) - next)]
     );
+}
+
+#[test]
+fn the_tail_is_written_over_the_same_files_again() {
+    let home = tempfile::tempdir().unwrap();
+    let cap = 1 << 20;
+    let mut log = OutputLog::create(home.path(), cap);
+    let mut written = Written::default();
+    let inodes = || -> BTreeSet<u64> {
+        let files = files(home.path());
+        let inodes = files.iter().map(|path| path.metadata().unwrap().ino());
+        inodes.collect()
+    };
+    let mut seen = BTreeSet::new();
+    for _ in 0..200 {
+        written.append(&mut log, OutputStream::Stdout, 50_000);
+        seen.extend(inodes());
+    }
+    assert!(seen.len() < 25, "{} files", seen.len());
+    assert_eq!(
+        read_all(&mut log.reader(), &written, 0, 1 << 20),
+        expected_gap(log.end_offset(), cap)
+    );
+    drop(log);
+    let bound = cap + 2 * Caps::new(cap).segment;
+    assert!(disk_bytes(home.path()) <= bound, "the spare stays");
+}
+
+/// Killed in the middle of writing a frame over older ones, which are whole and of the same length.
+#[test]
+fn what_a_frame_was_written_over_is_never_read_as_its_own() {
+    const FRAME: usize = 70_000;
+    let home = tempfile::tempdir().unwrap();
+    let cap = 16 << 20;
+    let mut log = OutputLog::create(home.path(), cap);
+    let mut written = Written::default();
+    for _ in 0..400 {
+        written.append(&mut log, OutputStream::Stdout, FRAME);
+    }
+    let end = log.end_offset();
+    let last = files(home.path()).pop().unwrap();
+    let frames = segment::scan(home.path(), name_of(&last), segment::Check::Bytes).unwrap();
+    assert_eq!(frames.end, end);
+    assert!(
+        last.metadata().unwrap().len() > frames.size,
+        "nothing older is behind it"
+    );
+    std::mem::forget(log);
+    let file = OpenOptions::new().write(true).open(&last).unwrap();
+    file.write_all_at(&content(7, FRAME / 2), frames.size - (FRAME / 2) as u64)
+        .unwrap();
+
+    let kept = (end - FRAME as u64).max(frames.name.start);
+    let log = OutputLog::open(home.path(), cap).unwrap();
+    assert_eq!(log.end_offset(), kept);
+    read_all(&mut log.reader(), &written, 0, 1 << 20);
+}
+
+#[test]
+fn a_reader_that_is_overtaken_again_and_again_sees_no_other_bytes() {
+    const TOTAL: u64 = 40 << 20;
+    let home = tempfile::tempdir().unwrap();
+    let mut log = OutputLog::create(home.path(), 1 << 20);
+    let mut reader = log.reader();
+    std::thread::scope(|scope| {
+        scope.spawn(move || {
+            let mut next = 0;
+            while next < TOTAL {
+                match reader.next(next, 50_000).unwrap() {
+                    Piece::Chunk { bytes, .. } => {
+                        assert_eq!(bytes, content(next, bytes.len()), "offset {next}");
+                        next += bytes.len() as u64;
+                    }
+                    Piece::Gap { length, .. } => next += length,
+                    Piece::End => std::thread::yield_now(),
+                }
+            }
+        });
+        while log.end_offset() < TOTAL {
+            let bytes = content(log.end_offset(), 64 << 10);
+            log.append(OutputStream::Stdout, &bytes).unwrap();
+        }
+    });
+}
+
+/// Its writer removes it, and whoever opens the log has already seen its name.
+#[test]
+fn a_spare_that_goes_while_the_log_is_opened_is_none_of_it() {
+    let home = tempfile::tempdir().unwrap();
+    let cap = 1 << 20;
+    let mut log = OutputLog::create(home.path(), cap);
+    let mut written = Written::default();
+    for _ in 0..100 {
+        written.append(&mut log, OutputStream::Stdout, 50_000);
+    }
+    let end = log.end_offset();
+    drop(log);
+    let is_tail = |name: &segment::SegmentName| name.part == segment::Part::Tail;
+    let names = segment::list(home.path()).unwrap();
+    let first = names.into_iter().find(is_tail).unwrap();
+    let start = first.start - 100;
+    let gone = segment::SegmentName { start, ..first };
+    std::os::unix::fs::symlink("nowhere", gone.path(home.path())).unwrap();
+    let mut reader = OutputReader::open(home.path(), cap).unwrap();
+    assert_eq!(
+        read_all(&mut reader, &written, 0, 1 << 20),
+        expected_gap(end, cap)
+    );
+}
+
+fn name_of(path: &Path) -> segment::SegmentName {
+    let names = segment::list(path.parent().unwrap()).unwrap();
+    let named = |name: &&segment::SegmentName| name.path(path.parent().unwrap()) == path;
+    *names.iter().find(named).unwrap()
 }
 
 #[test]
