@@ -1,9 +1,10 @@
 //! What can be typed.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::builder::styling::{AnsiColor, Styles};
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, FromArgMatches as _, Parser, Subcommand};
 
 use crate::commands::{
     attach, cancel, completion, cp, create, doctor, driver, exec, inspect, kill, logs, ls,
@@ -36,6 +37,45 @@ pub(crate) struct Cli {
     pub(crate) global: Global,
     #[command(subcommand)]
     pub(crate) command: Command,
+}
+
+impl Cli {
+    /// What was typed, or what is wrong with it.
+    pub(crate) fn of(words: &[OsString]) -> Result<Self, clap::Error> {
+        let matches = Self::outline().try_get_matches_from(words);
+        let outlined = matches.and_then(|mut matches| Self::from_arg_matches_mut(&mut matches));
+        // Only the whole can speak about itself.
+        outlined.or_else(|_| Self::try_parse_from(words))
+    }
+
+    /// The same, whose commands have their flags only once they are typed: to make the flags of all
+    /// commands takes as long as all the rest of a short one.
+    fn outline() -> clap::Command {
+        fn later<A: Args>(name: &'static str) -> clap::Command {
+            clap::Command::new(name).defer(A::augment_args)
+        }
+        Global::augment_args(clap::Command::new("cofferdam")).subcommands([
+            later::<run::Args>("run"),
+            later::<create::Args>("create"),
+            later::<exec::Args>("exec"),
+            later::<ls::Args>("ls"),
+            later::<ps::Args>("ps").alias("executions"),
+            later::<inspect::Args>("inspect"),
+            later::<logs::Args>("logs"),
+            later::<attach::Args>("attach"),
+            later::<cp::Args>("cp"),
+            later::<port_forward::Args>("port-forward"),
+            later::<start::Args>("start"),
+            later::<stop::Args>("stop"),
+            later::<rm::Args>("rm"),
+            later::<cancel::Args>("cancel"),
+            later::<kill::Args>("kill"),
+            later::<driver::Args>("driver"),
+            later::<doctor::Args>("doctor"),
+            later::<completion::Args>("completion"),
+            later::<version::Args>("version"),
+        ])
+    }
 }
 
 #[derive(Debug, Args)]
@@ -90,4 +130,62 @@ pub(crate) enum Command {
     Doctor(doctor::Args),
     Completion(completion::Args),
     Version(version::Args),
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    fn names(command: &clap::Command) -> Vec<String> {
+        let subcommands = command.get_subcommands();
+        let names = subcommands.flat_map(|subcommand| {
+            let name = std::iter::once(subcommand.get_name());
+            name.chain(subcommand.get_all_aliases())
+        });
+        names.map(str::to_owned).collect()
+    }
+
+    /// But for their order in a help text, which the whole writes.
+    fn flags(command: &clap::Command) -> BTreeSet<String> {
+        let arguments = command.get_arguments();
+        let texts = arguments.map(|argument| {
+            let text = format!("{argument:?}");
+            let (before, order) = text.split_once("disp_ord: ").unwrap();
+            let (_, after) = order.split_once("val_names: ").unwrap();
+            format!("{before}{after}")
+        });
+        texts.collect()
+    }
+
+    #[test]
+    fn the_outline_is_that_of_the_whole() {
+        let (mut whole, mut outline) = (Cli::command(), Cli::outline());
+        assert_eq!(names(&outline), names(&whole));
+        whole.build();
+        outline.build();
+        for command in whole.get_subcommands() {
+            let name = command.get_name();
+            let outlined = outline.find_subcommand(name).unwrap();
+            assert_eq!(flags(outlined), flags(command), "{name}");
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_is_said_by_the_whole() {
+        let words = |line: &str| -> Vec<OsString> { line.split(' ').map(OsString::from).collect() };
+        let of = |line: &str| Cli::of(&words(line));
+        assert!(of("cofferdam --json exec sandbox true").is_ok());
+        let error = of("cofferdam run --tiemout 3s true")
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains("'--timeout'"), "{error}");
+        let help = of("cofferdam --help").unwrap_err().to_string();
+        assert!(help.contains("Run a command in a fresh sandbox"), "{help}");
+        let none = of("cofferdam").unwrap_err().to_string();
+        assert!(none.contains("Usage: cofferdam"), "{none}");
+    }
 }

@@ -36,7 +36,6 @@ mod view;
 
 use std::process::ExitCode;
 
-use clap::Parser as _;
 use clap::error::ErrorKind;
 
 use crate::cli::Cli;
@@ -44,7 +43,8 @@ use crate::error::{CommandError, Kind};
 use crate::ui::Ui;
 
 fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    let words: Vec<_> = std::env::args_os().collect();
+    let cli = match Cli::of(&words) {
         Ok(cli) => cli,
         Err(error) => return refuse(&error),
     };

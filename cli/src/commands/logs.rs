@@ -49,7 +49,7 @@ pub(crate) async fn run(args: Args, global: &Global, ui: &Ui) -> Result<u8, Comm
         sink: if ui.json {
             Sink::Json
         } else {
-            Sink::Bytes(Writer::start())
+            Sink::Bytes(Writer::new())
         },
         ui,
     };

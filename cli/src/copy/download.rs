@@ -35,7 +35,7 @@ pub(crate) async fn download(
     })?;
     match (info.kind(), to) {
         (FileKind::Regular, Spot::Stdio) => {
-            file(client, sandbox, path, &mut Target::Stdout(Writer::start())).await
+            file(client, sandbox, path, &mut Target::Stdout(Writer::new())).await
         }
         (FileKind::Regular, Spot::Local(local)) => {
             let local = file_target(local, path)?;
@@ -168,7 +168,7 @@ impl Target {
                 .commit(info.map_or(0o644, |info| info.mode))
                 .map_err(|error| CommandError::io(new.cannot_write(), error)),
             Self::Stdout(writer) => {
-                let writer = std::mem::replace(writer, Writer::start());
+                let writer = std::mem::replace(writer, Writer::new());
                 writer.finish().await.map_err(CommandError::output)
             }
         }
@@ -334,7 +334,7 @@ async fn archive_to_stdout(
         .read_archive(within(QUERY, request))
         .await?
         .into_inner();
-    let mut writer = Writer::start();
+    let mut writer = Writer::new();
     let received = receive(chunks, path, async |offset, data| {
         let chunk = Chunk {
             stream: Stream::Stdout,

@@ -127,7 +127,7 @@ impl<'a> Follower<'a> {
             ui,
             signals: Signals::listen()?,
             policy: Policy::default(),
-            output: Writer::start(),
+            output: Writer::new(),
             pending: None,
             cursor: Cursor::at(from_offset),
             stdin: Input {
@@ -222,6 +222,9 @@ impl<'a> Follower<'a> {
         let wants_input = self.stdin.receiver.is_some() && self.stdin.window.has_room();
         let has_request = (accepted && self.stdin.window.wants_to_send())
             || ((accepted || leave_at.is_some()) && !self.control.is_empty());
+        if self.pending.is_some() {
+            self.output.begin();
+        }
         tokio::select! {
             incoming = self.signals.next() => Step::Signal(incoming),
             event = link.events.next(), if self.pending.is_none() => match event {

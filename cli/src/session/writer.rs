@@ -24,7 +24,11 @@ const PIPE_BYTES: usize = 1 << 20;
 pub(crate) struct Writer {
     pub(super) queue: mpsc::Sender<Chunk>,
     pub(super) result: Written,
+    /// What the thread works with, until there is one: many commands write nothing.
+    unbegun: Option<Unbegun>,
 }
+
+type Unbegun = (mpsc::Receiver<Chunk>, oneshot::Sender<io::Result<()>>);
 
 /// How the writing went, once it has ended. It can be asked for again.
 #[derive(Debug)]
@@ -35,26 +39,35 @@ pub(super) struct Written {
 }
 
 impl Writer {
-    pub(crate) fn start() -> Self {
+    pub(crate) fn new() -> Self {
         let (queue, chunks) = mpsc::channel(QUEUE_CHUNKS);
         let (done, result) = oneshot::channel();
-        // Works for pipes only, and is not needed.
-        let _ = rustix::pipe::fcntl_setpipe_size(rustix::stdio::stdout(), PIPE_BYTES);
-        std::thread::spawn(move || {
-            // The receiver may be gone: then nobody waits for the result.
-            let _ = done.send(write_all(chunks));
-        });
         Self {
             queue,
             result: Written {
                 result,
                 known: None,
             },
+            unbegun: Some((chunks, done)),
         }
+    }
+
+    /// To be called before anything is queued; more than once does no harm.
+    pub(super) fn begin(&mut self) {
+        let Some((chunks, done)) = self.unbegun.take() else {
+            return;
+        };
+        // Works for pipes only, and is not needed.
+        let _ = rustix::pipe::fcntl_setpipe_size(rustix::stdio::stdout(), PIPE_BYTES);
+        std::thread::spawn(move || {
+            // The receiver may be gone: then nobody waits for the result.
+            let _ = done.send(write_all(chunks));
+        });
     }
 
     /// Waits for room and passes a chunk on. For callers that have nothing else to do meanwhile.
     pub(crate) async fn write(&mut self, chunk: Chunk) -> io::Result<()> {
+        self.begin();
         match self.queue.send(chunk).await {
             Ok(()) => Ok(()),
             Err(_) => Err(self.result.failed().await),
@@ -63,6 +76,9 @@ impl Writer {
 
     /// Waits until everything is written. Where a write has failed, it fails with that again.
     pub(crate) async fn finish(mut self) -> io::Result<()> {
+        if self.unbegun.is_some() {
+            return Ok(());
+        }
         drop(self.queue);
         self.result.ended().await
     }
@@ -174,6 +190,7 @@ mod tests {
                 result,
                 known: None,
             },
+            unbegun: None,
         };
         drop(chunks);
         done.send(Err(Errno::PIPE.into())).unwrap();
