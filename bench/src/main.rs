@@ -57,7 +57,8 @@ fn main() -> ExitCode {
 }
 
 /// False if a scenario could not be carried out.
-#[tokio::main]
+// One thread, as a caller's event loop has: with more, every answer would cross from one to another.
+#[tokio::main(flavor = "current_thread")]
 async fn measure(options: &Options) -> Result<bool> {
     let mut report = Report::new(Machine::describe(), options.quick);
     println!("{}", report.machine.headline());
