@@ -14,6 +14,7 @@ use cofferdam_proto::gateway::v1::{
     ExecutionRequest, ExecutionState, ListSandboxesRequest, Sandbox, SandboxRequest, SandboxState,
     StartExecution, Stdin, StdinEof,
 };
+use cofferdam_proto::{FRAME_BYTES_MAX, PIECE_BYTES_MAX};
 use hyper_util::rt::TokioIo;
 use tokio::net::UnixStream;
 use tokio::sync::mpsc;
@@ -28,7 +29,6 @@ pub(crate) type Client = GatewayClient<Channel>;
 /// As the CLI has them.
 const STREAM_WINDOW_BYTES: u32 = 1 << 20;
 const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
-const FRAME_BYTES_MAX: u32 = 128 << 10;
 const MESSAGE_BYTES_MAX: usize = 16 << 20;
 /// Of a stream that its reader leaves alone.
 const STALLED_WINDOW_BYTES: u32 = 64 << 10;
@@ -37,7 +37,6 @@ const STALLED_WINDOW_BYTES: u32 = 64 << 10;
 const LIFETIME_MS: u64 = 30 * 60 * 1000;
 /// Of anything that is waited for.
 const PATIENCE: Duration = Duration::from_secs(120);
-const STDIN_PIECE_BYTES: usize = 128 << 10;
 const STDIN_PIECES_WAITING: usize = 8;
 
 /// A connection of its own.
@@ -193,10 +192,10 @@ pub(crate) async fn execute_with_stdin(
     let (requests, receiver) = mpsc::channel(STDIN_PIECES_WAITING);
     requests.send(start(request)).await?;
     let feed = async move {
-        let zeros = Bytes::from(vec![0; STDIN_PIECE_BYTES]);
+        let zeros = Bytes::from(vec![0; PIECE_BYTES_MAX]);
         let mut offset = 0;
         while offset < stdin_bytes {
-            let length = (stdin_bytes - offset).min(STDIN_PIECE_BYTES as u64);
+            let length = (stdin_bytes - offset).min(PIECE_BYTES_MAX as u64);
             let data = zeros.slice(..usize::try_from(length)?);
             requests
                 .send(ask(Request::Stdin(Stdin { offset, data })))
@@ -214,13 +213,14 @@ pub(crate) async fn execute_with_stdin(
         let response = client.execute(ReceiverStream::new(receiver)).await;
         drain(response.context("execute")?.into_inner()).await
     };
-    tokio::pin!(feed);
+    tokio::pin!(follow);
     tokio::select! {
-        ended = follow => ended,
-        fed = &mut feed => {
-            fed.context("send stdin")?;
-            bail!("the stream of requests was closed before the execution had ended");
-        }
+        ended = &mut follow => ended,
+        // Closed by the end, which is still to come on the other half, or by what went wrong there.
+        fed = feed => match follow.await {
+            Ok(ended) => fed.context("send stdin").map(|()| ended),
+            failed => failed,
+        },
     }
 }
 

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use cofferdam_proto::FRAME_BYTES_MAX;
 use cofferdam_proto::gateway::v1::gateway_client::GatewayClient;
 use hyper_util::rt::TokioIo;
 use tokio::net::UnixStream;
@@ -23,7 +24,6 @@ pub(crate) type Client = GatewayClient<Channel>;
 const STREAM_WINDOW_BYTES: u32 = 1 << 20;
 /// Room for many unread port forwards beside a busy stream.
 const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
-const FRAME_BYTES_MAX: u32 = 128 << 10;
 /// A list page of a thousand sandboxes fits well.
 const MESSAGE_BYTES_MAX: usize = 16 << 20;
 

@@ -332,7 +332,10 @@ async fn end(mut child: Child, expires_ms: u64, kill: &CancellationToken) -> Ter
         let _ = kill_process(pid, Signal::INT);
     }
     // One that does not listen is killed.
-    if tokio::time::timeout(Duration::from_secs(5), child.wait()).await.is_err() {
+    if tokio::time::timeout(Duration::from_secs(5), child.wait())
+        .await
+        .is_err()
+    {
         let _ = child.kill().await;
     }
     match is_late {

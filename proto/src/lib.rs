@@ -2,13 +2,23 @@
 //!
 //! The `.proto` files under `proto/cofferdam/` are the source and hold the documentation;
 //! `cargo xtask codegen` turns them into `src/gen/`, which is committed. [`hello`] is what both
-//! ends of a callback stream must do alike before HTTP/2 begins. Besides that this crate holds no
-//! logic, and it forces no transport: clients and servers exist, `connect()` does not.
+//! ends of a callback stream must do alike before HTTP/2 begins. Besides that and two
+//! sizes this crate holds no logic, and it forces no transport: clients and servers exist,
+//! `connect()` does not.
 //!
 //! Fields marked `[(secret) = true]` print as `[redacted]` in `Debug`.
 #![warn(missing_docs)]
 
 pub mod hello;
+
+/// Longest HTTP/2 frame on all of our connections. Large frames are most of what makes bulk output
+/// fast.
+pub const FRAME_BYTES_MAX: u32 = 128 * 1024;
+
+/// Longest piece of a stream of bytes in one message: what is around it has room in the same frame.
+/// A piece that is longer needs a second frame for its last bytes, and at the end of a window that
+/// one waits for the reader.
+pub const PIECE_BYTES_MAX: usize = FRAME_BYTES_MAX as usize - 512;
 
 /// All packages with their imports, as an encoded `google.protobuf.FileDescriptorSet`; for
 /// server reflection.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use cofferdam_proto::FRAME_BYTES_MAX;
 use cofferdam_proto::supervisor::v1::supervisor_server::SupervisorServer;
 use http::{Request, Response};
 use hyper::body::Incoming;
@@ -24,7 +25,6 @@ use crate::service::SupervisorService;
 const STREAM_WINDOW_BYTES: u32 = 256 * 1024;
 /// All streams may stall at once, and calls still get through. This is a limit, not a buffer.
 const CONNECTION_WINDOW_BYTES: u32 = STREAM_WINDOW_BYTES * STREAMS_MAX;
-const FRAME_BYTES_MAX: u32 = 128 * 1024;
 const STREAMS_MAX: u32 = 1024;
 /// Per stream: what has been produced, and not yet been let through by the window.
 const SEND_BUFFER_BYTES: usize = 256 * 1024;

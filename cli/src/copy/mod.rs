@@ -15,6 +15,7 @@ pub(crate) use download::download;
 pub(crate) use spot::Spot;
 pub(crate) use upload::upload;
 
+use cofferdam_proto::PIECE_BYTES_MAX;
 use cofferdam_proto::gateway::v1::{FileInfo, StatFileRequest};
 use serde::Serialize;
 use tonic::Code;
@@ -23,7 +24,7 @@ use crate::connect::{Client, QUERY, within};
 use crate::error::CommandError;
 
 /// One message of a file or an archive.
-const CHUNK_BYTES: usize = 256 << 10;
+const CHUNK_BYTES: usize = PIECE_BYTES_MAX;
 /// Messages between a disk and a stream.
 const QUEUE_CHUNKS: usize = 16;
 

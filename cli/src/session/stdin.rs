@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use std::io;
 
 use bytes::Bytes;
+use cofferdam_proto::PIECE_BYTES_MAX;
 use cofferdam_proto::gateway::v1::execute_request::Request;
 use cofferdam_proto::gateway::v1::{Stdin, StdinEof};
 use tokio::sync::mpsc;
@@ -12,7 +13,7 @@ use tokio::sync::mpsc;
 /// What may be on its way and not yet taken. A command that does not read stops us here.
 const WINDOW_BYTES: usize = 4 << 20;
 /// One message: large enough for throughput, small enough for a terminal's echo.
-const CHUNK_BYTES: usize = 128 << 10;
+const CHUNK_BYTES: usize = PIECE_BYTES_MAX;
 /// Chunks between the reading thread and the stream.
 const QUEUE_CHUNKS: usize = 8;
 

@@ -5,6 +5,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use cofferdam_proto::FRAME_BYTES_MAX;
 use cofferdam_proto::compute::v1::compute_driver_server::{
     ComputeDriver as Service, ComputeDriverServer,
 };
@@ -36,8 +37,6 @@ const STREAM_WINDOW_BYTES: u32 = 256 * 1024;
 
 /// Bytes on their way in all calls of a connection, so that a few unread streams block no other.
 const CONNECTION_WINDOW_BYTES: u32 = 16 * 1024 * 1024;
-
-const FRAME_BYTES_MAX: u32 = 128 * 1024;
 
 /// A peer that does not answer for so long is gone, or its machine is stopped.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(20);

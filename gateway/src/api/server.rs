@@ -4,6 +4,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use cofferdam_proto::FRAME_BYTES_MAX;
 use cofferdam_proto::gateway::v1::gateway_server::GatewayServer;
 use tokio::net::{UnixListener, UnixStream};
 use tokio_stream::wrappers::UnixListenerStream;
@@ -17,7 +18,6 @@ use crate::config::SocketConfig;
 /// As between supervisor and gateway: a stalled stream holds back itself and nothing else.
 const STREAM_WINDOW_BYTES: u32 = 256 * 1024;
 const CONNECTION_WINDOW_BYTES: u32 = 16 * 1024 * 1024;
-const FRAME_BYTES_MAX: u32 = 128 * 1024;
 const STREAMS_MAX: u32 = 1_024;
 /// A request is small, but for pieces of files and stdin.
 const MESSAGE_BYTES_MAX: usize = 4 * 1024 * 1024;

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use cofferdam_proto::PIECE_BYTES_MAX;
 use tokio::sync::watch;
 
 use super::Chunk;
@@ -9,9 +10,6 @@ use super::live::{Live, PrimaryGuard};
 use crate::model::ExecutionFacts;
 use crate::output::{OutputError, OutputReader, Piece};
 use crate::state_dir::Trouble;
-
-/// Read from files in pieces of at most this.
-const PIECE_BYTES_MAX: usize = 256 * 1024;
 
 /// What comes next.
 #[derive(Debug)]

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use bytes::Bytes;
+use cofferdam_proto::PIECE_BYTES_MAX;
 use cofferdam_proto::supervisor::v1::{self as wire, process_request::Request};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -15,8 +16,6 @@ use crate::model::{Environment, ExecutionFacts};
 
 /// Requests that HTTP/2 may hold for one process.
 const REQUESTS_MAX: usize = 8;
-/// Stdin goes in pieces of at most this.
-const STDIN_PIECE_BYTES_MAX: usize = 128 * 1024;
 
 /// An open stream.
 #[derive(Debug)]
@@ -140,7 +139,7 @@ impl Outbox {
 
     fn next_stdin(&mut self, stdin: &mut StdinBuffer) -> Option<Request> {
         if let Some((offset, mut data)) = self.unsent.take().or_else(|| stdin.next()) {
-            let piece = data.split_to(data.len().min(STDIN_PIECE_BYTES_MAX));
+            let piece = data.split_to(data.len().min(PIECE_BYTES_MAX));
             if !data.is_empty() {
                 self.unsent = Some((offset + piece.len() as u64, data));
             }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use cofferdam_proto::FRAME_BYTES_MAX;
 use http::uri::{Authority, PathAndQuery, Scheme, Uri};
 use hyper::body::Incoming;
 use hyper::client::conn::http2::{Builder, SendRequest};
@@ -23,8 +24,6 @@ const STREAM_WINDOW_BYTES: u32 = 256 * 1024;
 /// Bytes of all streams together. At least stream window × streams that may stall at once, else a
 /// few unread streams block every other call.
 const CONNECTION_WINDOW_BYTES: u32 = 16 * 1024 * 1024;
-/// Larger frames are most of what makes bulk output fast.
-const FRAME_BYTES_MAX: u32 = 128 * 1024;
 /// What this side opens before the peer has stated its own limit.
 const STREAMS_MAX: usize = 1024;
 

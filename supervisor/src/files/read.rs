@@ -6,14 +6,13 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
 use bytes::Bytes;
+use cofferdam_proto::PIECE_BYTES_MAX;
 use rustix::fs::{FileType, OFlags, PROC_SUPER_MAGIC, Stat, fstat, fstatfs, readlinkat};
 use rustix::io::pread;
 use sha2::{Digest as _, Sha256};
 
 use super::error::FileError;
 use super::path::{Workspace, open_path, printable};
-
-const PIECE_BYTES: usize = 256 * 1024;
 
 /// What a path leads to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -133,7 +132,10 @@ impl Reader {
 
     /// The next bytes; none at the end.
     pub(crate) fn next(&mut self) -> Result<Option<Bytes>, FileError> {
-        let limit = self.remaining.unwrap_or(u64::MAX).min(PIECE_BYTES as u64) as usize;
+        let limit = self
+            .remaining
+            .unwrap_or(u64::MAX)
+            .min(PIECE_BYTES_MAX as u64) as usize;
         let mut piece: Vec<u8> = Vec::with_capacity(limit);
         while piece.len() < limit {
             let spare = rustix::buffer::spare_capacity(&mut piece);

@@ -13,10 +13,11 @@ use rustix::pipe::fcntl_setpipe_size;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
+use cofferdam_proto::PIECE_BYTES_MAX;
 use cofferdam_proto::supervisor::v1::OutputStream;
 
 /// One read takes at most this much.
-const READ_BYTES: usize = 256 * 1024;
+const READ_BYTES: usize = PIECE_BYTES_MAX;
 /// Up to this size a copy is cheaper than a buffer of its own.
 const COPY_BYTES_MAX: usize = 16 * 1024;
 /// A pipe that was found full once gets this size. Not all of them from the start: an unprivileged

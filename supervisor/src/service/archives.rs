@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Buf as _, Bytes, BytesMut};
+use cofferdam_proto::PIECE_BYTES_MAX;
 use cofferdam_proto::supervisor::v1 as wire;
 use cofferdam_proto::supervisor::v1::archive_chunk::Part as OutPart;
 use cofferdam_proto::supervisor::v1::write_archive_request::Part;
@@ -27,7 +28,7 @@ use crate::files::{self, FileError};
 pub(super) type ReadArchiveStream = BoxStream<'static, Result<wire::ArchiveChunk, Status>>;
 
 const STALL: Duration = Duration::from_secs(60);
-const CHUNK_BYTES: usize = 256 * 1024;
+const CHUNK_BYTES: usize = PIECE_BYTES_MAX;
 /// Between thread and stream.
 const CHUNKS_MAX: usize = 2;
 
