@@ -48,8 +48,8 @@ mod watch;
 use std::path::Path;
 use std::sync::Arc;
 
-use tokio::task::JoinHandle;
 use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::task::TaskTracker;
 
 use crate::run::{ListenError, Listeners, Peers};
 use crate::settings::SchemaError;
@@ -76,7 +76,7 @@ pub enum StartError {
 #[derive(Debug)]
 pub struct FaultDriver {
     live: Arc<Live>,
-    serving: JoinHandle<()>,
+    serving: TaskTracker,
     stop: DropGuard,
 }
 
@@ -98,10 +98,18 @@ impl FaultDriver {
     ) -> Result<Self, StartError> {
         let live = Arc::new(Live::new(script)?);
         let stop = CancellationToken::new();
-        let serving = door::serve(Arc::clone(&live), listeners, peers, stop.clone());
+        let serving = TaskTracker::new();
+        // Dropped without being waited for, it still ends in order.
+        serving.spawn(door::serve(
+            Arc::clone(&live),
+            listeners,
+            peers,
+            stop.clone(),
+        ));
+        serving.close();
         Ok(Self {
             live,
-            serving: tokio::spawn(serving),
+            serving,
             stop: stop.drop_guard(),
         })
     }
@@ -138,7 +146,6 @@ impl FaultDriver {
     /// Ends it together with its sandboxes, and waits for that.
     pub async fn stop(self) {
         drop(self.stop);
-        // A panic in it has been reported where it happened.
-        let _ = self.serving.await;
+        self.serving.wait().await;
     }
 }

@@ -6,7 +6,8 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use cofferdam_gateway::app::{App, StartError};
-use cofferdam_gateway::config::{self, Flags, Host, Resolved};
+use cofferdam_gateway::config::{self, ConfigError, Flags, Host, Resolved};
+use cofferdam_gateway::driver;
 use cofferdam_gateway::service::{self, LockError, ServiceError};
 
 /// As in sysexits.h: EX_CONFIG. systemd shows it by name.
@@ -34,7 +35,8 @@ enum Command {
 
 #[derive(Debug, Subcommand)]
 enum ConfigCommand {
-    /// Report everything that is wrong with it; exit code 78 if anything is
+    /// Report everything that is wrong with it; exit code 78 if anything is. Programs of drivers are
+    /// asked which settings they take
     Check,
     /// Print it
     Show {
@@ -63,10 +65,38 @@ fn look(command: ConfigCommand, resolved: &Resolved) -> ExitCode {
         eprintln!("warning: {warning}");
     }
     match command {
-        ConfigCommand::Check => say("the configuration is good\n"),
+        ConfigCommand::Check => return check_settings(resolved),
         ConfigCommand::Show { effective: _ } => say(&resolved.effective.to_string()),
     }
     ExitCode::SUCCESS
+}
+
+/// The part of the check for which programs of drivers are asked what they take.
+#[allow(clippy::print_stderr, reason = "remarks go to stderr")]
+fn check_settings(resolved: &Resolved) -> ExitCode {
+    let mut builder = tokio::runtime::Builder::new_current_thread();
+    let runtime = match builder.enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(&error, 1),
+    };
+    let mut found = Vec::new();
+    for driver in &resolved.config.drivers {
+        let name = &driver.name;
+        match runtime.block_on(driver::check_settings(driver)) {
+            Ok(violations) => {
+                found.extend(violations.into_iter().map(|found| (name.clone(), found)));
+            }
+            Err(error) => eprintln!(
+                "warning: drivers.{name}.settings: not checked: {}",
+                chain(&error)
+            ),
+        }
+    }
+    if found.is_empty() {
+        say("the configuration is good\n");
+        return ExitCode::SUCCESS;
+    }
+    fail(&ConfigError::of_settings(found), EXIT_CONFIG)
 }
 
 /// To stdout. Whoever reads only the beginning, or nothing, may.
@@ -121,6 +151,11 @@ fn announce(app: &App) {
 /// The whole chain of an error, on one line.
 #[allow(clippy::print_stderr, reason = "there may be no log yet")]
 fn fail(error: &dyn Error, code: u8) -> ExitCode {
+    eprintln!("cofferdam-gateway: {}", chain(error));
+    ExitCode::from(code)
+}
+
+fn chain(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {
@@ -131,6 +166,5 @@ fn fail(error: &dyn Error, code: u8) -> ExitCode {
         }
         source = cause.source();
     }
-    eprintln!("cofferdam-gateway: {text}");
-    ExitCode::from(code)
+    text
 }

@@ -175,6 +175,53 @@ fn a_good_configuration_is_said_to_be_good_and_shown() {
 }
 
 #[test]
+fn a_drivers_settings_are_checked_against_what_it_says_it_takes() {
+    let world = World::new();
+    let program = world.path("libexec/cofferdam-driver-acme");
+    let schema =
+        r#"{"type":"object","additionalProperties":false,"properties":{"zone":{"type":"string"}}}"#;
+    let script =
+        format!("#!/bin/sh\n[ \"$*\" = --describe ] && echo '{{\"settings_schema\":{schema}}}'\n");
+    install(&program, &script);
+    let check = |settings: &str| {
+        let text = format!("[drivers.acme.settings]\n{settings}\n");
+        std::fs::write(world.path("config.toml"), text).unwrap();
+        let output = world.output(&["config", "check"]);
+        (output.status.code(), text_of(&output))
+    };
+    let (code, said) = check("zone = \"north\"");
+    assert_eq!(code, Some(0), "{said}");
+    assert!(said.contains("the configuration is good"), "{said}");
+    let (code, said) = check("zone = 7\nzoen = \"north\"");
+    assert_eq!(code, Some(78), "{said}");
+    for part in ["2 problems", "drivers.acme.settings.zone", "zoen"] {
+        assert!(said.contains(part), "{said}");
+    }
+    // What cannot be asked is no mistake in the configuration.
+    install(&program, "#!/bin/sh\nexit 3\n");
+    let (code, said) = check("zone = 7");
+    assert_eq!(code, Some(0), "{said}");
+    assert!(
+        said.contains("warning: drivers.acme.settings: not checked"),
+        "{said}"
+    );
+}
+
+/// By a process of its own: what another thread forks meanwhile would hold the file open for writing,
+/// and a file that is cannot be executed.
+fn install(program: &Path, script: &str) {
+    let write = "printf %s \"$1\" > \"$2\" && chmod 755 \"$2\"";
+    let mut command = Command::new("/bin/sh");
+    command.args(["-c", write, "install", script]).arg(program);
+    assert!(command.status().unwrap().success());
+}
+
+/// Both streams.
+fn text_of(output: &Output) -> String {
+    text(&output.stdout) + &text(&output.stderr)
+}
+
+#[test]
 fn wrong_flags_end_with_2() {
     let output = World::new().output(&["--no-such-flag"]);
     assert_eq!(output.status.code(), Some(2));

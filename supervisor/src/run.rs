@@ -15,6 +15,7 @@ use cofferdam_proto::hello::BOOT_ID_BYTES;
 use thiserror::Error;
 use tokio::runtime;
 use tokio::time::timeout;
+use tokio_util::task::TaskTracker;
 
 use crate::args::{BootstrapSource, Callback};
 use crate::bootstrap::{self, Bootstrap, BootstrapError};
@@ -129,9 +130,10 @@ async fn live(
     tokens: Tokens,
     signalfd: OwnedFd,
 ) -> io::Result<u8> {
-    let mut signals = tokio::spawn(watch::signals(signalfd, Arc::clone(&core)));
+    let tasks = TaskTracker::new();
+    let mut signals = tasks.spawn(watch::signals(signalfd, Arc::clone(&core)));
     // The session goes on while things end, so that the gateway sees how.
-    let mut session = tokio::spawn(keep_session(connector, Arc::clone(&core), tokens));
+    let mut session = tasks.spawn(keep_session(connector, Arc::clone(&core), tokens));
     let code = tokio::select! {
         expired = watch::deadline(&core) => {
             expired?;
@@ -157,6 +159,8 @@ async fn live(
     core.tasks.close();
     session.abort();
     signals.abort();
+    tasks.close();
+    tasks.wait().await;
     Ok(code)
 }
 

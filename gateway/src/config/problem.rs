@@ -4,6 +4,9 @@ use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use crate::driver::Violation;
+use crate::model::DriverName;
+
 /// Where a value came from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Origin {
@@ -94,6 +97,16 @@ pub struct ConfigError {
 }
 
 impl ConfigError {
+    /// About drivers' settings, which only their drivers can judge.
+    pub fn of_settings(violations: impl IntoIterator<Item = (DriverName, Violation)>) -> Self {
+        let problems = violations.into_iter().map(|(driver, violation)| {
+            let dot = if violation.field.is_empty() { "" } else { "." };
+            let subject = format!("drivers.{driver}.settings{dot}{}", violation.field);
+            Problem::new(None, subject, violation.message)
+        });
+        Self::new(problems.collect())
+    }
+
     /// Those of files come first, in the order in which one would mend them.
     pub(super) fn new(mut problems: Vec<Problem>) -> Self {
         problems.sort_by_cached_key(|problem| match &problem.origin {

@@ -15,6 +15,7 @@ mod call;
 mod capabilities;
 mod connect;
 pub mod convert;
+mod describe;
 mod environment;
 mod error;
 mod event;
@@ -43,6 +44,7 @@ mod view;
 mod watch;
 
 pub use capabilities::{Capabilities, Execution, ImageSources};
+pub use describe::{DescribeError, check_settings};
 pub use error::{CallError, CallErrorKind, Violation};
 pub use event::DriverEvent;
 pub use handle::{CreateCall, Driver, StartCall};

@@ -8,12 +8,14 @@ use std::time::Duration;
 use cofferdam_proto::hello::{Frame, Scanner};
 use cofferdam_proto::supervisor::v1::HelloReply;
 use cofferdam_tests::{User, process, wait};
+use rustix::process::{Pid, Signal, kill_process};
 
 use super::{Sealed, for_each_user};
 
 for_each_user!(
     a_workload_can_neither_read_nor_end_its_supervisor,
     an_impostor_on_the_callback_socket_is_refused_and_disturbs_nobody,
+    an_impostor_that_comes_before_the_supervisor_does_not_take_its_place,
     a_workload_cannot_answer_in_its_supervisors_place
 );
 
@@ -110,6 +112,29 @@ fn an_impostor_on_the_callback_socket_is_refused_and_disturbs_nobody(user: User)
         (&"READY".into(), &true.into())
     );
     assert_eq!(sealed.sh("echo works"), "works");
+}
+
+/// After a restart of the gateway it waits for the supervisor, and the impostor is there first.
+fn an_impostor_that_comes_before_the_supervisor_does_not_take_its_place(user: User) {
+    let mut sealed = Sealed::new(user);
+    let about = sealed.gateway.json(["inspect", "sealed"]);
+    let id = about["sandbox_id"].as_str().expect("an id");
+    let socket = sealed.gateway.runtime_dir().join("callback").join(id);
+    let socket = socket.join("gateway.sock");
+    sealed.sh("echo kept > kept");
+    let supervisor = sealed.gateway.supervisors()[0];
+    let supervisor = Pid::from_raw(supervisor.cast_signed()).expect("a pid");
+    kill_process(supervisor, Signal::STOP).expect("frozen");
+    sealed.gateway.kill_and_restart();
+    wait::until("it listens for the supervisor", || {
+        UnixStream::connect(&socket).ok()
+    });
+    for _ in 0..3 {
+        impersonate(&socket, id);
+    }
+    kill_process(supervisor, Signal::CONT).expect("thawed");
+    assert_eq!(sealed.sh("cat kept"), "kept");
+    assert_eq!(sealed.gateway.json(["inspect", "sealed"])["session"], true);
 }
 
 /// By no way that leads to the socket: its supervisor's descriptors, its own, the host's path.

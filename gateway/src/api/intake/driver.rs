@@ -42,16 +42,15 @@ impl Intake {
             problems.0.extend(lacking);
             let more = more_of_driver(driver, &view, spec, &problems).await;
             problems.0.extend(more);
-            let mut hints = limit_fixes(&view, spec);
-            if !missing.is_empty() {
-                hints.push(self.able(spec, needs));
-            }
+            let hints = match missing.is_empty() {
+                true => limit_fixes(&view, spec),
+                false => self.ways_out(&view, spec, needs),
+            };
             let error = ApiError::invalid("INVALID_SPEC", problems.0);
             return Err(error.hint(hints.join("\n")));
         }
         if !missing.is_empty() {
-            let mut hints = limit_fixes(&view, spec);
-            hints.push(self.able(spec, needs));
+            let hints = self.ways_out(&view, spec, needs);
             return Err(cannot(driver, &words(&missing)).hint(hints.join("\n")));
         }
         if !view.is_usable() {
@@ -60,17 +59,31 @@ impl Intake {
         self.check_with_driver(driver, spec).await
     }
 
-    /// Who could do all of that, for people.
-    fn able(&self, spec: &SandboxSpec, needs: ExecutionNeeds) -> String {
+    /// What would make this driver able, and who is already, for people. That nobody is says something
+    /// only where nothing can be done about it.
+    fn ways_out(
+        &self,
+        view: &DriverView,
+        spec: &SandboxSpec,
+        needs: ExecutionNeeds,
+    ) -> Vec<String> {
+        let mut hints = limit_fixes(view, spec);
+        match self.able(spec, needs) {
+            Some(able) => hints.push(format!("drivers here that can: {able}")),
+            None if hints.is_empty() => hints.push("no driver of this gateway can".to_owned()),
+            None => {}
+        }
+        hints
+    }
+
+    /// Names of those who could do all of that.
+    fn able(&self, spec: &SandboxSpec, needs: ExecutionNeeds) -> Option<String> {
         let all = self.drivers.list();
         let able = all.iter().filter(|other| {
             let view = other.view();
             view.capabilities.is_some() && admission::missing(spec, needs, &view).is_empty()
         });
-        match names(able) {
-            list if list.is_empty() => "no driver of this gateway can".to_owned(),
-            list => format!("drivers here that can: {list}"),
-        }
+        Some(names(able)).filter(|list| !list.is_empty())
     }
 
     async fn check_with_driver(&self, driver: &Driver, spec: &SandboxSpec) -> Result<(), ApiError> {

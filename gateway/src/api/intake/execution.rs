@@ -15,6 +15,7 @@ use crate::model::{
 };
 use crate::sandbox::admission::{ExecutionNeeds, Problems, check_environment, parse_user};
 use crate::sandbox::{Sandboxes, is_session_lost, is_settled};
+use crate::units::{show_duration_ms, show_size};
 
 const ARGUMENTS_MAX: usize = 65_536;
 const ARGUMENT_BYTES_MAX: usize = 1 << 20;
@@ -177,15 +178,20 @@ impl Intake {
         }
         let timeout_max = millis(limits.timeout_max);
         if request.timeout_ms > timeout_max {
-            let message = format!("is more than this gateway allows, {timeout_max}");
+            let (wish, max) = (
+                show_duration_ms(request.timeout_ms),
+                show_duration_ms(timeout_max),
+            );
+            let message = format!("{wish} is more than this gateway allows, {max}");
             problems.add("timeout_ms", message);
         }
         if request.output_cap_bytes > limits.output_cap_max_bytes {
-            let max = limits.output_cap_max_bytes;
-            problems.add(
-                "output_cap_bytes",
-                format!("is more than this gateway allows, {max}"),
+            let (wish, max) = (
+                show_size(request.output_cap_bytes),
+                show_size(limits.output_cap_max_bytes),
             );
+            let message = format!("{wish} is more than this gateway allows, {max}");
+            problems.add("output_cap_bytes", message);
         }
         if let Some(pty) = &request.pty
             && (pty.rows > 65_535 || pty.columns > 65_535)
