@@ -207,6 +207,13 @@ impl ComputeDriver for Smallest {
     }
 
     async fn recover(&self, call: &Call, item: RecoverItem) -> Recovered {
+        if let Some(sealed) = &item.handle
+            && let Err(error) = handle::open::<Incarnation>(sealed)
+        {
+            // Of another driver, perhaps of a newer one: nobody can tell here what became of it.
+            let message = error.to_string();
+            return Recovered::Unknown { message };
+        }
         match self.get(call, &item.sandbox_id).await {
             Ok(sandbox) => Recovered::Found {
                 sandbox,

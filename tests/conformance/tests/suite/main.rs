@@ -6,6 +6,7 @@
 
 mod broken;
 mod containers;
+mod example;
 mod fake;
 mod process;
 mod support;
