@@ -11,7 +11,7 @@ use tokio::io::AsyncReadExt as _;
 use tokio::process::Command;
 use tokio::time::timeout;
 
-use super::{DriverSource, DriverSpec, Violation, schema_violations};
+use super::{DriverSource, DriverSpec, Violation, environment, schema_violations};
 
 /// It only has to print.
 const DESCRIBE_DEADLINE: Duration = Duration::from_secs(20);
@@ -51,6 +51,8 @@ pub async fn check_settings(driver: &DriverSpec) -> Result<Vec<Violation>, Descr
 async fn describe(program: &Path) -> Result<Description, DescribeError> {
     let mut child = Command::new(program)
         .arg("--describe")
+        .env_clear()
+        .envs(environment::passed_on(program, std::env::vars_os()))
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
