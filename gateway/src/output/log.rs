@@ -139,8 +139,11 @@ impl OutputLog {
         }
         let mut gone = self.publish();
         if let Some(last) = gone.pop() {
-            // Always the one before the tail: whoever opens the log must find no hole behind it.
-            gone.extend(self.spare.replace(last));
+            // Always the one before the tail, and the oldest goes first: whoever opens the log must find
+            // no hole behind what is left.
+            if let Some(oldest) = self.spare.replace(last) {
+                gone.insert(0, oldest);
+            }
         }
         // The bytes are taken; a file that cannot be removed now is found again when the log is
         // opened or removed.
